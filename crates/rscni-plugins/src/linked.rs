@@ -101,7 +101,7 @@ impl Program {
     const PROCESS: Self = Self { ends_with_call: true, is_first: false };
 
     fn reply(self, plugin: &'static Plugin, request: &Request) -> Reply {
-        plugin.skeleton().reply(&Linkage { plugin, program: self }, request)
+        plugin.skeleton().reply(&plugin.linkage(self), request)
     }
 }
 
@@ -157,6 +157,8 @@ impl PluginExec for Program {
 struct Linkage {
     plugin: &'static Plugin,
     program: Program,
+    /// Its CHECK, or a step of a repair instead.
+    check: Command,
 }
 
 impl Linkage {
@@ -183,7 +185,7 @@ impl Cni for Linkage {
     }
 
     fn check(&self, args: Args) -> Result<(), Error> {
-        self.call(&args, self.plugin.commands.check)
+        self.call(&args, self.check)
     }
 
     fn gc(&self, args: Args) -> Result<(), Error> {
@@ -208,7 +210,7 @@ impl Plugin {
     /// # Errors
     /// The error that was written to stdout for the caller.
     pub fn run(&'static self) -> Result<(), Error> {
-        self.skeleton().run(&Linkage { plugin: self, program: Program::PROCESS })
+        self.skeleton().run(&self.linkage(Program::PROCESS))
     }
 
     /// Answers `request` in this process.
@@ -240,7 +242,12 @@ impl Plugin {
     }
 
     fn repair_step(&'static self, step: Command, request: &Request) -> Reply {
-        rscni::Plugin::default().reply(&Repairing { plugin: self, step }, request)
+        let linkage = Linkage { check: step, ..self.linkage(Program::IN_PROCESS) };
+        self.skeleton().reply(&linkage, request)
+    }
+
+    fn linkage(&'static self, program: Program) -> Linkage {
+        Linkage { plugin: self, program, check: self.commands.check }
     }
 
     /// The first line is that of the Go plugins. Other programs parse it, so nothing may be added.
@@ -250,31 +257,5 @@ impl Plugin {
             self.name,
             env!("CARGO_PKG_VERSION"),
         ))
-    }
-}
-
-/// A step of a repair, as a plugin with only CHECK.
-struct Repairing {
-    plugin: &'static Plugin,
-    step: Command,
-}
-
-impl Cni for Repairing {
-    fn add(&self, _: Args) -> Result<CNIResult, Error> {
-        Err(Self::unsupported())
-    }
-
-    fn del(&self, _: Args) -> Result<(), Error> {
-        Err(Self::unsupported())
-    }
-
-    fn check(&self, args: Args) -> Result<(), Error> {
-        Linkage { plugin: self.plugin, program: Program::IN_PROCESS }.call(&args, self.step)
-    }
-}
-
-impl Repairing {
-    fn unsupported() -> Error {
-        Error::InvalidEnvValue("CNI_COMMAND: a repair is called as CHECK is".into())
     }
 }
