@@ -352,38 +352,6 @@ fn status_creates_nothing_and_reports_an_unusable_directory() {
 }
 
 #[rstest]
-#[case(json!({}), "there are no IP ranges")]
-#[case(json!({ "ranges": [] }), "there are no IP ranges")]
-#[case(json!({ "ranges": [[]] }), "ipam.ranges[0]: [] is an empty range set")]
-#[case(json!({ "ranges": [[{}]] }), "ipam.ranges[0][0].subnet: missing")]
-#[case(json!({ "subnet": "" }), "ipam.subnet: missing")]
-#[case(json!({ "ranges": [{ "subnet": "10.0.0.0/24" }] }), "ipam.ranges[0]: ")]
-#[case(
-    json!({ "ranges": [[{ "subnet": "10.0.0.0/24" }], [{ "subnet": "10.0.0.5/24" }]] }),
-    "ipam.ranges[1][0].subnet: \"10.0.0.5/24\""
-)]
-#[case(
-    json!({ "ranges": [[{ "subnet": "10.0.0.0/24" }], [{ "subnet": "10.0.0.0/25" }]] }),
-    "range set 0 overlaps range set 1"
-)]
-#[case(
-    json!({ "ranges": [[{ "subnet": "10.0.0.0/24" }, { "subnet": "fd00::/64" }]] }),
-    "mixes IPv4 and IPv6"
-)]
-#[case(
-    json!({ "subnet": "10.0.0.0/24", "routes": [{ "dst": "default" }] }),
-    "ipam.routes[0].dst: \"default\""
-)]
-#[case(json!({ "subnet": "10.0.0.0/24", "resolvConf": 1 }), "ipam.resolvConf: 1 is not a string")]
-fn an_invalid_configuration_is_code_7(#[case] ipam: Value, #[case] problem: &str) {
-    let network = Network::new(SpecVersion::LATEST, &ipam);
-    for command in ["ADD", "CHECK", "STATUS"] {
-        network.call(command, "a").fails(7, problem);
-    }
-    assert!(!network.dir.path().join("net").exists());
-}
-
-#[rstest]
 #[case::of_a_range(
     json!({ "ranges": [
         [{ "subnet": "10.0.0.0/24" }],
@@ -555,18 +523,6 @@ fn addresses_outside_of_the_range_do_not_move_the_round_robin() {
     assert_eq!(network.reserved()[0], "10.0.0.2");
     assert_eq!(network.reserved().len(), 2);
     assert_eq!(network.add("e")[0], "10.0.0.21/24");
-}
-
-#[rstest]
-#[case(json!("true"))]
-#[case(json!(1))]
-fn allow_outside_range_is_a_boolean(#[case] value: Value) {
-    let network = Network::new(
-        SpecVersion::LATEST,
-        &json!({ "subnet": "10.0.0.0/24", "allowOutsideRange": value }),
-    );
-    assert_eq!(network.call("ADD", "a").error().0, 7);
-    network.call("DEL", "a").ok();
 }
 
 #[test]

@@ -99,10 +99,10 @@ fn config(plugin: &str, keys: &Map<String, Value>) -> Value {
     config
 }
 
-/// Returns the reply of a plugin to ADD.
-fn add(plugin: &str, config: &Value, cni_args: Option<String>) -> Value {
+/// Returns the reply of a plugin, or null if it succeeds without a result.
+fn call(command: &str, plugin: &str, config: &Value, cni_args: Option<String>) -> Value {
     let mut vars: BTreeMap<String, std::ffi::OsString> = BTreeMap::from([
-        ("CNI_COMMAND".into(), "ADD".into()),
+        ("CNI_COMMAND".into(), command.into()),
         ("CNI_CONTAINERID".into(), "box".into()),
         ("CNI_NETNS".into(), "/run/netns/box".into()),
         ("CNI_IFNAME".into(), "eth0".into()),
@@ -111,6 +111,9 @@ fn add(plugin: &str, config: &Value, cni_args: Option<String>) -> Value {
     vars.extend(cni_args.map(|args| ("CNI_ARGS".to_owned(), args.into())));
     let request = Request::new(vars, config.to_string().into_bytes());
     let reply = rscni_plugins::find(plugin).expect("there is such a plugin").reply(&request);
+    if reply.stdout.is_empty() {
+        return Value::Null;
+    }
     serde_json::from_slice(&reply.stdout).expect("a reply")
 }
 
@@ -127,7 +130,7 @@ fn problem(keys: &InvalidKeys, path: &str, value: &Value) -> Option<String> {
         complete(&mut config, path);
         set(&mut config, &steps(path), value.clone());
     }
-    let reply = add(&keys.plugin, &config, cni_args);
+    let reply = call("ADD", &keys.plugin, &config, cni_args);
     let details = reply["details"].as_str().unwrap_or_default();
     let path_of_vlan_range = path.replace("minID", "m").replace("maxID", "m");
     let names = details.contains(path)
@@ -166,11 +169,19 @@ fn every_invalid_configuration_is_rejected_with_the_reason() {
         lab.container("box");
         let before = lab.snapshot();
         for keys in ALL.iter() {
+            // An IPAM plugin reads its keys in each of these commands, and DEL ignores them.
+            let is_ipam = keys.base.get("ipam").is_some_and(|ipam| ipam["type"] == keys.plugin);
+            let commands = if is_ipam { &["ADD", "CHECK", "STATUS"][..] } else { &["ADD"] };
             for (configuration, reason) in &keys.configurations {
                 let config = config(&keys.plugin, configuration);
-                let reply = add(&keys.plugin, &config, None);
-                let details = reply["details"].as_str().unwrap_or_default();
-                assert!(reply["code"] == 7 && details.contains(reason), "{config}: {reply}");
+                for command in commands {
+                    let reply = call(command, &keys.plugin, &config, None);
+                    let details = reply["details"].as_str().unwrap_or_default();
+                    assert!(reply["code"] == 7 && details.contains(reason), "{config}: {reply}");
+                }
+                if is_ipam {
+                    assert_eq!(call("DEL", &keys.plugin, &config, None), Value::Null, "{config}");
+                }
             }
         }
         lab.assert_unchanged_since(&before);
@@ -205,7 +216,7 @@ fn two_wrong_keys_are_both_named() {
             ),
         ] {
             let config = self::config(plugin, keys.as_object().unwrap());
-            let reply = add(plugin, &config, None);
+            let reply = call("ADD", plugin, &config, None);
             let details = reply["details"].as_str().unwrap();
             for path in paths {
                 assert!(details.contains(&format!("{path}: ")), "{path}: {details}");
@@ -282,23 +293,29 @@ fn words(dir: &Path, found: &mut BTreeSet<String>) {
     }
 }
 
-/// Returns the keys of an object that a plugin reads: the words whose value it rejects.
-fn read_keys(keys: &InvalidKeys, object: &str, words: &BTreeSet<String>) -> BTreeSet<String> {
-    let mut found = BTreeSet::new();
+/// Returns the keys of an object that a plugin reads, in lower case and as they are: the words
+/// whose value it rejects.
+fn read_keys(
+    keys: &InvalidKeys,
+    object: &str,
+    words: &BTreeSet<String>,
+) -> BTreeMap<String, String> {
+    let mut found = BTreeMap::new();
     // A number is wrong for every type but numbers.
     for wrong in [json!(5), json!("x")] {
         // The errors of one type hide those of the next.
         loop {
             let mut config = config(&keys.plugin, &keys.base);
-            for word in words.iter().filter(|word| !found.contains(&word.to_lowercase())) {
+            for word in words.iter().filter(|word| !found.contains_key(&word.to_lowercase())) {
                 set(&mut config, &steps(&format!("{object}{word}")), wrong.clone());
             }
-            let reply = add(&keys.plugin, &config, None);
+            let reply = call("ADD", &keys.plugin, &config, None);
             let details = format!(" {}", reply["details"].as_str().unwrap_or_default());
             let is_rejected =
                 |word: &&String| details.contains(&format!(" {object}{word}: {wrong}"));
             let before = found.len();
-            found.extend(words.iter().filter(is_rejected).map(|word| word.to_lowercase()));
+            let rejected = words.iter().filter(is_rejected);
+            found.extend(rejected.map(|word| (word.to_lowercase(), word.clone())));
             if found.len() == before {
                 break;
             }
@@ -310,8 +327,7 @@ fn read_keys(keys: &InvalidKeys, object: &str, words: &BTreeSet<String>) -> BTre
 /// Keys that every plugin has, and objects whose keys are the same in every plugin.
 const OF_THE_PROTOCOL: &[&str] =
     &["cniVersion", "name", "type", "ipam", "dns", "prevResult", "runtimeConfig", "args"];
-const OBJECTS_OF_THE_PROTOCOL: &[&str] =
-    &["dns.", "ipam.dns.", "ipam.routes[0].", "runtimeConfig."];
+const OBJECTS_OF_THE_PROTOCOL: &[&str] = &["dns.", "ipam.dns.", "ipam.routes[0]."];
 
 #[test]
 fn every_key_that_a_plugin_reads_is_on_its_page() {
@@ -334,16 +350,20 @@ fn every_key_that_a_plugin_reads_is_on_its_page() {
                 paths.map(|path| path.split_at(path.rfind('.').map_or(0, |end| end + 1))).collect();
             let objects: BTreeSet<_> = paths.iter().map(|(object, _)| *object).collect();
             for object in objects.into_iter().filter(|it| !OBJECTS_OF_THE_PROTOCOL.contains(it)) {
-                let read = read_keys(keys, object, &all);
-                let missing = read.difference(&names).filter(|key| !of_all.contains(*key));
-                let of =
-                    |key| format!("docs/plugins/{}.md lacks the key {object}{key}", keys.plugin);
-                problems.extend(missing.map(of));
-                let of_table =
-                    paths.iter().filter(|(of, key)| *of == object && !key.ends_with(']'));
-                for (_, key) in of_table {
-                    if !read.contains(&key.to_lowercase()) && !OF_THE_PROTOCOL.contains(key) {
-                        problems.push(format!("{}: {object}{key} was not found", keys.plugin));
+                let own = paths.iter().filter(|(of, key)| *of == object && !key.ends_with(']'));
+                let own: BTreeMap<_, _> =
+                    own.map(|(_, key)| (key.to_lowercase(), (*key).to_owned())).collect();
+                // A plugin that reads one key of the runtime checks all of them.
+                let is_of_runtime = object == "runtimeConfig.";
+                let read = if is_of_runtime { own.clone() } else { read_keys(keys, object, &all) };
+                let is_missing = |key: &str| !names.contains(key) && !of_all.contains_key(key);
+                problems.extend(read.iter().filter(|(key, _)| is_missing(key)).map(|(_, key)| {
+                    let page = format!("docs/plugins/{}.md", keys.plugin);
+                    format!("{page}: the table of keys lacks `{object}{key}`: add a row")
+                }));
+                for (key, name) in &own {
+                    if !read.contains_key(key) && !OF_THE_PROTOCOL.contains(&name.as_str()) {
+                        problems.push(format!("{}: {object}{name} was not found", keys.plugin));
                     }
                 }
             }

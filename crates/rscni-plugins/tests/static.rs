@@ -103,27 +103,6 @@ fn without_addresses_the_result_is_empty() {
 }
 
 #[rstest]
-#[case(Value::Null, "set \"ipam\"")]
-#[case(
-    json!({ "addresses": [{ "address": "10.0.0.1" }] }),
-    "ipam.addresses[0].address: \"10.0.0.1\" is not a CIDR"
-)]
-#[case(json!({ "addresses": [{ "address": "10.0.0.1/33" }] }), "is not a CIDR")]
-#[case(json!({ "addresses": [{ "address": "::ffff:10.0.0.1/64" }] }), "is IPv4 mapped into IPv6")]
-#[case(json!({ "addresses": [{ "gateway": "10.0.0.1" }] }), "ipam.addresses[0].address: missing")]
-#[case(
-    json!({ "addresses": [{ "address": "10.0.0.2/24", "gateway": "x" }] }),
-    "ipam.addresses[0].gateway: \"x\" is not an IP address"
-)]
-#[case(json!({ "routes": [{ "dst": "default" }] }), "ipam.routes[0].dst: \"default\"")]
-fn an_invalid_configuration_is_code_7(#[case] ipam: Value, #[case] problem: &str) {
-    for command in ["ADD", "CHECK", "STATUS"] {
-        call(command, &ipam).fails(7, problem);
-    }
-    assert_eq!(call("DEL", &ipam).ok(), Value::Null);
-}
-
-#[rstest]
 #[case("args", json!({ "cni": { "ips": ["10.0.0.1"] } }), "args.cni.ips[0]: \"10.0.0.1\"")]
 #[case("runtimeConfig", json!({ "ips": ["10.0.0.1"] }), "runtimeConfig.ips[0]: \"10.0.0.1\"")]
 fn addresses_of_the_runtime_need_a_prefix_length(
