@@ -157,6 +157,12 @@ impl Sandbox {
         )?)
     }
 
+    /// Returns a container interface for CHECK, which must exist.
+    pub(crate) fn require_link(&mut self, ifname: &str) -> Result<Link> {
+        let link = self.netlink.find_link(ifname)?;
+        link.ok_or_else(|| differs(format!("interface {ifname} is missing in {}", self.path)))
+    }
+
     /// Returns the container interface for CHECK: it exists, is up, and has this kind and the MAC
     /// address of the result.
     pub(crate) fn check_link(
@@ -165,10 +171,7 @@ impl Sandbox {
         kind: &str,
         result: &CNIResult,
     ) -> Result<Link> {
-        let link = self
-            .netlink
-            .find_link(ifname)?
-            .ok_or_else(|| differs(format!("interface {ifname} is missing in {}", self.path)))?;
+        let link = self.require_link(ifname)?;
         if link.kind.as_deref() != Some(kind) {
             return Err(differs(format!("interface {ifname} in {} is not a {kind}", self.path)));
         }

@@ -15,7 +15,7 @@ use super::{
     iptables_save::{SavedChain, SavedRule, SavedTable},
     nftable, program,
 };
-use crate::plugin::Result;
+use crate::plugin::{Result, unless_absent};
 
 /// A table of iptables or ip6tables.
 #[derive(Clone, Copy, Debug)]
@@ -101,10 +101,7 @@ impl IpTable {
             transaction.destroy_rule(&table, from, jump.handle);
         }
         transaction.flush_chain(&table, chain).del_chain(&table, chain);
-        match transaction.commit() {
-            Err(error) if !error.is_not_found() => Err(error.into()),
-            _ => Ok(()),
-        }
+        unless_absent(transaction.commit())
     }
 
     /// Returns the legacy table of this name, if it is in use in this namespace.

@@ -74,10 +74,27 @@ pub(crate) fn unless_exists(outcome: rscni_linux::Result<()>) -> Result<()> {
     }
 }
 
+/// Accepts that the thing to remove does not exist.
+pub(crate) fn unless_absent(outcome: rscni_linux::Result<()>) -> Result<()> {
+    match outcome {
+        Err(error) if !error.is_not_found() => Err(error.into()),
+        _ => Ok(()),
+    }
+}
+
 /// The code of differences that CHECK finds, in the range for plugins.
 const CHECK_FAILED: u32 = 100;
 
-/// Runs all steps of DEL or GC and reports the first error.
+/// Runs all steps of DEL or GC, given as their outcomes, and reports the first error.
+pub(crate) fn best_effort<E: Into<Failure>>(
+    outcomes: impl IntoIterator<Item = std::result::Result<(), E>>,
+) -> Result<()> {
+    let mut all = BestEffort::default();
+    outcomes.into_iter().for_each(|outcome| all.step(outcome));
+    all.finish()
+}
+
+/// The outcome of all steps of DEL or GC.
 #[derive(Default)]
 pub(crate) struct BestEffort {
     first: Option<Failure>,

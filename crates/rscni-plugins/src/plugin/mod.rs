@@ -8,7 +8,10 @@ use rscni::CNIResult;
 
 pub(crate) use self::{
     call::{Call, Command, IpamOrder, Kind, PluginExec},
-    error::{BestEffort, Context, Failure, Result, differs, invalid, unless_exists},
+    error::{
+        BestEffort, Context, Failure, Result, best_effort, differs, invalid, unless_absent,
+        unless_exists,
+    },
     facts::{Facts, GatewayBridge, KernelFeature, Keys, Repair, StateFiles},
 };
 

@@ -1,6 +1,6 @@
 //! Rolls back the steps of a failed ADD.
 
-use crate::plugin::Result;
+use crate::plugin::{Result, unless_absent};
 
 /// The steps to undo unless ADD completes, last one first.
 ///
@@ -19,10 +19,7 @@ impl<'a> Undo<'a> {
 
     /// Registers how to remove what the next step creates. A missing object is not an error.
     pub(crate) fn push_removal(&mut self, remove: impl FnOnce() -> rscni_linux::Result<()> + 'a) {
-        self.push(move || match remove() {
-            Err(error) if !error.is_not_found() => Err(error.into()),
-            _ => Ok(()),
-        });
+        self.push(move || unless_absent(remove()));
     }
 
     /// Drops the undo registered last, for a step that fails without a change.

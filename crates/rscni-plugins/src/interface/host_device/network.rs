@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     attach::{Sandbox, routing_table::LOCAL},
-    plugin::{BestEffort, Result, differs},
+    plugin::{Result, best_effort, differs, unless_absent, unless_exists},
 };
 
 /// `RTPROT_KERNEL` and `RTPROT_RA`: the kernel adds these routes itself.
@@ -144,13 +144,13 @@ impl Network {
             // The device has used the addresses until now, so no other host has them.
             let flags = AddressFlags { nodad: true, ..address.as_new().flags };
             let address = NewAddress { flags, ..address.as_new() };
-            unless_there(sandbox.netlink.add_new_address(inner.index, &address))?;
+            unless_exists(sandbox.netlink.add_new_address(inner.index, &address))?;
         }
         for request in self.add_routes(inner.index) {
-            unless_there(sandbox.netlink.run(&request))?;
+            unless_exists(sandbox.netlink.run(&request))?;
         }
         for rule in &self.rules {
-            unless_there(sandbox.netlink.add_rule(&rule.into()))?;
+            unless_exists(sandbox.netlink.add_rule(&rule.into()))?;
         }
         Ok(())
     }
@@ -175,14 +175,7 @@ impl Network {
 
     /// Removes the rules from the container. Addresses and routes go with the device.
     pub(super) fn remove_rules(&self, container: &mut Netlink) -> Result<()> {
-        let mut all = BestEffort::default();
-        for rule in &self.rules {
-            match container.del_rule(&rule.into()) {
-                Err(error) if error.is_not_found() => {}
-                outcome => all.step(outcome),
-            }
-        }
-        all.finish()
+        best_effort(self.rules.iter().map(|rule| unless_absent(container.del_rule(&rule.into()))))
     }
 
     pub(super) fn add_routes(&self, index: u32) -> impl Iterator<Item = Request> {
@@ -210,14 +203,6 @@ impl Network {
 fn is_copied(address: &Address) -> bool {
     const GLOBAL: u8 = 0;
     address.scope == GLOBAL && (address.net.addr().is_ipv4() || address.permanent)
-}
-
-/// Accepts that the thing to add exists.
-pub(super) fn unless_there(outcome: rscni_linux::Result<()>) -> rscni_linux::Result<()> {
-    match outcome {
-        Err(error) if error.is_exists() => Ok(()),
-        outcome => outcome,
-    }
 }
 
 impl SavedRoute {

@@ -5,10 +5,10 @@ use std::time::{Duration, Instant};
 use rscni::Error;
 use rscni_linux::{Link, LinkChange, Netlink, Netns, sysctl};
 
-use super::{network::unless_there, record::Record};
+use super::record::Record;
 use crate::{
     attach::Sandbox,
-    plugin::{BestEffort, Context, Result},
+    plugin::{BestEffort, Context, Result, unless_exists},
 };
 
 /// The time for the kernel to return a device whose namespace was removed.
@@ -178,13 +178,10 @@ pub(super) fn restore(saved: &Record) -> Result<()> {
         let _ = sysctl::set(&format!("net/ipv6/conf/{}/disable_ipv6", saved.name), "0");
     }
     for address in saved.addresses() {
-        match host.add_new_address(link.index, &address) {
-            Err(error) if error.is_exists() => {}
-            outcome => all.step(outcome),
-        }
+        all.step(unless_exists(host.add_new_address(link.index, &address)));
     }
     for request in saved.network.iter().flat_map(|network| network.add_routes(link.index)) {
-        all.step(unless_there(host.run(&request)));
+        all.step(unless_exists(host.run(&request)));
     }
     if alias != link.alias.unwrap_or_default() {
         all.step(host.set_link(link.index, &LinkChange { alias: Some(alias), ..none() }));

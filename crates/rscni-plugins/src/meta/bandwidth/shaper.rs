@@ -7,7 +7,7 @@ use rscni_linux::{
 };
 
 use super::config::{Limit, Subnets};
-use crate::plugin::{Result, differs};
+use crate::plugin::{Result, differs, unless_absent};
 
 /// The remote address of a packet.
 #[derive(Clone, Copy)]
@@ -181,10 +181,7 @@ pub(super) fn remove(host: &mut Netlink, link: &Link) -> Result<()> {
 
 /// Deletes a queueing discipline. A missing one is not an error.
 pub(super) fn delete(host: &mut Netlink, link: &Link, place: Handle) -> Result<()> {
-    match host.del_qdisc(link.index, place) {
-        Err(error) if !error.is_not_found() => Err(error.into()),
-        _ => Ok(()),
-    }
+    unless_absent(host.del_qdisc(link.index, place))
 }
 
 fn in_words(qdisc: &Qdisc) -> String {

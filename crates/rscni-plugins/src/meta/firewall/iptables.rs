@@ -29,7 +29,7 @@ use rscni_linux::nft::Nft;
 use super::{config::Policy, ingress::HostInterface};
 use crate::{
     netfilter::{IpTable, SavedRule, SavedTable, iptables, iptables_save::comment},
-    plugin::{BestEffort, Result, differs},
+    plugin::{Result, best_effort, differs},
 };
 
 const FILTER: [IpTable; 2] = IpTable::of_both_families("filter");
@@ -291,21 +291,15 @@ pub(super) fn remove_interfaces(nft: &mut Nft, interfaces: &[String]) -> Result<
     let rules_of = |name| rules_of_policy(Policy::Isolated, HostInterface::Bridge(name));
     let rules = interfaces.iter().flat_map(|name| rules_of(name));
     let lines: Vec<String> = rules.map(|rule| rule.line).collect();
-    let mut all = BestEffort::default();
-    for table in FILTER {
-        all.step(remove_lines(nft, table, &[STAGE_1, STAGE_2], &lines));
-    }
-    all.finish()
+    best_effort(FILTER.map(|table| remove_lines(nft, table, &[STAGE_1, STAGE_2], &lines)))
 }
 
 /// Removes the rules of addresses from nftables and the legacy tables.
 pub(super) fn remove(nft: &mut Nft, addresses: &[IpAddr]) -> Result<()> {
-    let mut all = BestEffort::default();
-    for table in FILTER {
+    best_effort(FILTER.map(|table| {
         let lines: Vec<String> = rules_in(table, addresses).map(|rule| rule.line).collect();
-        all.step(remove_lines(nft, table, &[CNI_FORWARD], &lines));
-    }
-    all.finish()
+        remove_lines(nft, table, &[CNI_FORWARD], &lines)
+    }))
 }
 
 /// Removes rules by their lines. `chains` are the chains that may have them in nftables.
@@ -314,14 +308,8 @@ fn remove_lines(nft: &mut Nft, table: IpTable, chains: &[&str], lines: &[String]
         return Ok(());
     }
     let is_wanted = |rule: &SavedRule| lines.contains(&rule.line);
-    let mut all = BestEffort::default();
-    for chain in chains {
-        all.step(table.remove_rules(nft, chain, is_wanted));
-    }
-    if let Some(legacy) = table.legacy() {
-        all.step(legacy.remove_rules(is_wanted));
-    }
-    all.finish()
+    let removed = chains.iter().map(|chain| table.remove_rules(nft, chain, is_wanted));
+    best_effort(removed.chain(table.legacy().map(|legacy| legacy.remove_rules(is_wanted))))
 }
 
 /// Whether the host's forwarding passes a table of iptables.

@@ -10,7 +10,7 @@ use rscni_linux::nft::Nft;
 use super::config::{Config, Mapping, Protocol};
 use crate::{
     netfilter::{ContainerChains, Legacy, NAT, SavedRule, SavedTable, iptables_save},
-    plugin::{BestEffort, Call, Result, differs},
+    plugin::{Call, Result, best_effort, differs},
     state::{Owner, Purpose},
 };
 
@@ -249,11 +249,7 @@ fn leads_to(rule: &SavedRule, address: IpAddr, port: u16) -> bool {
 
 /// Removes the chains of the container and the jumps to them.
 pub(super) fn remove(nft: &mut Nft, owner: Owner<'_>) -> Result<()> {
-    let mut all = BestEffort::default();
-    for chains in [CONTAINERS, OLD_CONTAINERS] {
-        all.step(chains.remove(nft, owner));
-    }
-    all.finish()
+    best_effort([CONTAINERS, OLD_CONTAINERS].map(|chains| chains.remove(nft, owner)))
 }
 
 #[cfg(test)]

@@ -18,9 +18,9 @@ pub(super) fn check(call: &Call<'_>) -> Result<()> {
     let conf = call.conf;
     let config = Config::new(conf)?;
     let result = call.checked_result()?;
-    let Sandbox { mut netlink, path, .. } = Sandbox::open(call)?;
-    let missing = || differs(format!("interface {} is missing in {path}", call.args.ifname));
-    let link = netlink.find_link(&call.args.ifname)?.ok_or_else(missing)?;
+    let mut sandbox = Sandbox::open(call)?;
+    let link = sandbox.require_link(&call.args.ifname)?;
+    let Sandbox { mut netlink, path, .. } = sandbox;
     let rules = netlink.rules()?;
     let own = call.own(result);
     let ips: Vec<&IpConfig> = own.ips().collect();

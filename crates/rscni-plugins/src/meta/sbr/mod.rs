@@ -16,7 +16,7 @@ use self::{
 };
 use crate::{
     attach::{Sandbox, routing_table},
-    plugin::{BestEffort, Call, Commands, Facts, Plugin, Result},
+    plugin::{BestEffort, Call, Commands, Facts, Plugin, Result, unless_absent},
     state::Undo,
 };
 
@@ -157,10 +157,7 @@ fn del(call: &Call<'_>) -> Result<()> {
         if rule.has_more || !sources.contains(&rule.src) || !may_use(rule.table) {
             continue;
         }
-        match sandbox.netlink.del_rule(&rule) {
-            Err(error) if error.is_not_found() => {}
-            outcome => all.step(outcome),
-        }
+        all.step(unless_absent(sandbox.netlink.del_rule(&rule)));
         if let (Some(link), Ok(Config::Tables(_))) = (&link, &config) {
             all.step(tables::clear(&mut sandbox.netlink, rule.table, link.index));
         }

@@ -9,7 +9,7 @@ use rscni_linux::{Netlink, Route, RouteFilter, Rule};
 use super::config::{Tables, is_ours};
 use crate::{
     attach::routing_table::MAIN,
-    plugin::{BestEffort, Result},
+    plugin::{BestEffort, Result, best_effort, unless_absent},
 };
 
 /// The kernel's default metric of IPv6 routes.
@@ -130,19 +130,13 @@ pub(super) fn surplus<'a>(
 
 /// Removes the routes of an interface from a table.
 pub(super) fn clear(netlink: &mut Netlink, table: u32, index: u32) -> Result<()> {
-    let mut all = BestEffort::default();
-    for route in routes(netlink, table, index)?.iter().rev() {
-        all.step(remove(netlink, route));
-    }
-    all.finish()
+    let routes = routes(netlink, table, index)?;
+    best_effort(routes.iter().rev().map(|route| remove(netlink, route)))
 }
 
 /// Removes a route. A missing one is not an error.
 pub(super) fn remove(netlink: &mut Netlink, route: &Route) -> Result<()> {
-    match netlink.del_route(route) {
-        Err(error) if !error.is_not_found() => Err(error.into()),
-        _ => Ok(()),
-    }
+    unless_absent(netlink.del_route(route))
 }
 
 /// Restores the interface's routes in the main table.

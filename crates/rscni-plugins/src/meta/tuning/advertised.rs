@@ -11,7 +11,7 @@ use rscni_linux::{Address, Family, Link, Netlink, Netns, Request, Route, RouteFi
 use super::config::Sysctl;
 use crate::{
     attach::routing_table::LOCAL,
-    plugin::{BestEffort, Result},
+    plugin::{Result, best_effort, unless_absent},
 };
 
 /// The sysctls, of an interface or of all, that control what it learns.
@@ -88,15 +88,8 @@ pub(super) fn forget(
             break;
         }
         found = true;
-        let mut all = BestEffort::default();
-        for request in requests {
-            match netlink.run(&request) {
-                // It has expired, or another removal included it.
-                Err(error) if error.is_not_found() => {}
-                outcome => all.step(outcome),
-            }
-        }
-        all.finish()?;
+        // It may have expired, or another removal included it.
+        best_effort(requests.iter().map(|request| unless_absent(netlink.run(request))))?;
     }
     if found && unwanted.all {
         netns.enter(|| reset_parameters(&link, set))?;

@@ -12,7 +12,7 @@ use crate::{
         routing_table::{LOCAL, MAIN},
         sandbox::settle_addresses,
     },
-    plugin::{BestEffort, Result},
+    plugin::{BestEffort, Result, unless_exists},
 };
 
 /// `RTPROT_KERNEL` and `RTPROT_RA`: the kernel adds these routes again, or learns them.
@@ -57,7 +57,7 @@ impl Belongings {
             .iter()
             .filter(|address| !left.iter().any(|other| other.net == address.net))
         {
-            all.step(unless_there(netlink.add_new_address(index, &NewAddress::from(address))));
+            all.step(unless_exists(netlink.add_new_address(index, &NewAddress::from(address))));
         }
         if self.addresses.iter().any(|address| !address.nodad)
             && netlink.link_by_index(index)?.running
@@ -66,16 +66,9 @@ impl Belongings {
         }
         for route in &self.routes {
             let table = route.table.map(|table| if table == MAIN { main } else { table });
-            all.step(unless_there(netlink.append_route(&Route { table, ..route.clone() })));
+            all.step(unless_exists(netlink.append_route(&Route { table, ..route.clone() })));
         }
         all.finish()
-    }
-}
-
-fn unless_there(outcome: rscni_linux::Result<()>) -> rscni_linux::Result<()> {
-    match outcome {
-        Err(error) if error.is_exists() => Ok(()),
-        outcome => outcome,
     }
 }
 

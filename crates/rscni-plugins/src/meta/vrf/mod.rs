@@ -178,8 +178,7 @@ fn check(call: &Call<'_>) -> Result<()> {
     if !vrf.up {
         return Err(differs(format!("VRF {name} in {path} is down")));
     }
-    let missing = || differs(format!("interface {} is missing in {path}", call.args.ifname));
-    let link = sandbox.netlink.find_link(&call.args.ifname)?.ok_or_else(missing)?;
+    let link = sandbox.require_link(&call.args.ifname)?;
     if link.master != Some(vrf.index) {
         return Err(differs(format!(
             "interface {} in {path} does not belong to VRF {name}",
