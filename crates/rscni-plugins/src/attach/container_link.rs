@@ -12,7 +12,8 @@ use rscni_linux::{Link, LinkChange, Netlink, Netns, announce, sysctl};
 use crate::{
     attach::{Ipam, Master, Reach, Sandbox, ipam::override_dns, link},
     plugin::{
-        BestEffort, Call, Commands, Context, Facts, Failure, KernelFeature, Plugin, Result, differs,
+        Call, Commands, Context, Facts, Failure, KernelFeature, Plugin, Result, best_effort,
+        differs,
     },
     state::Undo,
 };
@@ -56,7 +57,9 @@ pub(crate) trait ContainerLink: Sized {
 
     /// Whether machines unknown to this host are on the same segment. One of them may use an
     /// address of the container, or have it in its neighbour cache.
-    fn is_on_shared_segment(&self) -> bool;
+    fn is_on_shared_segment(&self) -> bool {
+        true
+    }
 
     /// Fails STATUS if something that the link needs is missing.
     fn status(&self) -> Result<()> {
@@ -141,11 +144,9 @@ fn add<L: ContainerLink>(call: &Call<'_>) -> Result<CNIResult> {
     let alias = Some(call.owner().alias());
     sandbox.netlink.set_link(index, &LinkChange { alias, ..LinkChange::default() })?;
 
-    if let Some(ipam) = &ipam {
-        result = ipam.add(&mut undo)?;
-    }
-    for ip in &mut result.ips {
-        ip.interface = Some(CONTAINER);
+    match &ipam {
+        Some(ipam) => result = ipam.add(&mut undo, CONTAINER)?,
+        None => result.ips.iter_mut().for_each(|ip| ip.interface = Some(CONTAINER)),
     }
     configure(&mut sandbox, &link, &result, config.is_on_shared_segment())?;
 
@@ -182,12 +183,8 @@ fn configure(
 }
 
 fn del(call: &Call<'_>, is_this_kind: fn(&Link) -> bool) -> Result<()> {
-    let mut all = BestEffort::default();
-    if let Some(ipam) = Ipam::of(call) {
-        all.step(ipam.del());
-    }
-    all.step(del_links(call, is_this_kind));
-    all.finish()
+    let released = Ipam::of(call).map_or(Ok(()), |ipam| ipam.del());
+    best_effort([released, del_links(call, is_this_kind)])
 }
 
 /// Removes the links of an attachment, whichever implementation created it: by name and kind, or by

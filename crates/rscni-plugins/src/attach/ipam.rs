@@ -100,9 +100,9 @@ impl<'a> Ipam<'a> {
         .into())
     }
 
-    /// Allocates addresses, at least one.
-    pub(crate) fn add(&self, undo: &mut Undo<'a>) -> Result<CNIResult> {
-        let result = self.add_any(undo)?;
+    /// Allocates addresses, at least one, for the interface with this index in the result.
+    pub(crate) fn add(&self, undo: &mut Undo<'a>, interface: u32) -> Result<CNIResult> {
+        let result = self.add_any(undo, interface)?;
         if result.ips.is_empty() {
             return Err(
                 Error::InvalidNetworkConfig("the IPAM plugin gave no address".into()).into()
@@ -112,7 +112,7 @@ impl<'a> Ipam<'a> {
     }
 
     /// Allocates addresses for an interface that can do without.
-    pub(crate) fn add_any(&self, undo: &mut Undo<'a>) -> Result<CNIResult> {
+    pub(crate) fn add_any(&self, undo: &mut Undo<'a>, interface: u32) -> Result<CNIResult> {
         self.must_be_ipam()?;
         let ipam = *self;
         undo.push(move || ipam.del());
@@ -121,7 +121,9 @@ impl<'a> Ipam<'a> {
             // The IPAM plugin rolls back itself, and the address may be that of an earlier ADD.
             undo.cancel_last();
         }
-        Ok(outcome?)
+        let mut result = outcome?;
+        result.ips.iter_mut().for_each(|ip| ip.interface = Some(interface));
+        Ok(result)
     }
 
     /// Calls ADD of the same plugin with the newest version, if it is linked in.

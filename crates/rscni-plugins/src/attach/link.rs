@@ -1,11 +1,11 @@
 //! Links of the host and of containers.
 
 use rscni::Interface;
-use rscni_linux::{Link, Netlink};
+use rscni_linux::{Background, Link, Netlink};
 
 use crate::{
     plugin::{Call, Result},
-    state::Stale,
+    state::{OwnedBy, Owner, Resources},
 };
 
 /// Describes a link of the host for a result.
@@ -29,14 +29,42 @@ pub(crate) fn del_links<'l>(
     Ok(netlink.del_links(&indexes, call.exec.background())?)
 }
 
-/// Removes the links of the host that belong to attachments that are no longer valid.
-pub(crate) fn del_stale_links(
-    call: &Call<'_>,
-    stale: &Stale<'_>,
-    is_wanted: impl Fn(&Link) -> bool,
-) -> Result<()> {
-    let mut host = Netlink::open()?;
-    let is_stale = |link: &Link| link.alias.as_deref().is_some_and(|alias| stale.has_alias(alias));
-    let links = host.links()?;
-    del_links(call, host, links.iter().filter(|link| is_stale(link) && is_wanted(link)))
+/// The links of the host with an owner tag.
+pub(crate) struct HostLinks {
+    host: Netlink,
+    /// Their kind, if not all kinds are meant.
+    kind: Option<&'static str>,
+    background: Option<Background>,
+}
+
+impl HostLinks {
+    pub(crate) fn open(kind: Option<&'static str>) -> Result<Self> {
+        Ok(Self { host: Netlink::open()?, kind, background: None })
+    }
+
+    /// Removes those of attachments that are no longer valid.
+    pub(crate) fn remove_stale(call: &Call<'_>, kind: Option<&'static str>) -> Result<()> {
+        let stale = call.stale();
+        let links = Self { background: call.exec.background(), ..Self::open(kind)? };
+        links.remove_of(&|by| stale.has(by))
+    }
+}
+
+impl Resources for HostLinks {
+    type Resource = Link;
+
+    fn list(&mut self) -> Result<Vec<(OwnedBy, Link)>> {
+        let mut links = self.host.links()?;
+        links.retain(|link| self.kind.is_none() || link.kind.as_deref() == self.kind);
+        let owned = |link: Link| {
+            let by = OwnedBy::of_tag(Owner::tag_of_alias(link.alias.as_deref()?)?);
+            Some((by, link))
+        };
+        Ok(links.into_iter().filter_map(owned).collect())
+    }
+
+    fn remove(self, links: Vec<Link>) -> Result<()> {
+        let indexes: Vec<_> = links.iter().map(|link| link.index).collect();
+        Ok(self.host.del_links(&indexes, self.background)?)
+    }
 }

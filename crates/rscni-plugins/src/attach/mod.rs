@@ -14,6 +14,7 @@ pub(crate) mod veth;
 pub(crate) use self::{
     container_link::{Addresses, ContainerLink},
     ipam::Ipam,
+    link::HostLinks,
     master::Master,
     sandbox::{Reach, Sandbox},
 };

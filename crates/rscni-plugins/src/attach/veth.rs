@@ -1,17 +1,13 @@
 //! The veth pair between a container and the host.
 
 use rscni::{CNIResult, Error};
-use rscni_linux::{Link, Netlink, Veth};
+use rscni_linux::{Link, Netlink, Nft, Veth};
 
 use crate::{
-    attach::{
-        Ipam, Sandbox,
-        link::{del_links, del_stale_links},
-        sandbox::taken,
-    },
-    nat::Masquerade,
+    attach::{HostLinks, Ipam, Sandbox, link::del_links, sandbox::taken},
+    nat::{Backend, Masquerade},
     plugin::{BestEffort, Call, Result, differs},
-    state::{Stale, Undo},
+    state::{AttachmentResult, Stale, Undo},
 };
 
 /// Creates a veth pair whose peer is in the namespace of `inside`. Returns the host side.
@@ -51,7 +47,7 @@ pub(crate) fn add_veth(
 ///
 /// Ours has a derived name on the host. That of the Go plugins has a random one, so its container
 /// side is removed, unless an alias names another owner.
-pub(crate) fn del_veth(call: &Call<'_>) -> Result<()> {
+fn del_veth(call: &Call<'_>) -> Result<()> {
     let owner = call.owner();
     let is_of_another = |link: &Link| owner.is_contradicted_by(link.alias.as_deref());
     let mut host = Netlink::open()?;
@@ -96,6 +92,39 @@ pub(crate) fn check_peer(host: &mut Netlink, inner: &Link, result: &CNIResult) -
     Ok(peer)
 }
 
+/// DEL of a plugin with veth pairs and masquerading. `others` removes its other rules, if it
+/// `has_others`.
+pub(crate) fn del(
+    call: &Call<'_>,
+    has_others: bool,
+    others: impl FnOnce(&mut Nft) -> Result<()>,
+) -> Result<()> {
+    let mut all = BestEffort::default();
+    let (before, after) = Ipam::before_and_after_link(call);
+    if let Some(ipam) = before {
+        all.step(ipam.del());
+    }
+    // Rules are removed first: the kernel frees them while it removes the link.
+    let masquerade = call.conf.ip_masq.unwrap_or_default();
+    let mut nft = None;
+    if has_others || masquerade {
+        all.step(Nft::open().map(|socket| nft = Some(socket)));
+    }
+    if let Some(nft) = nft.as_mut().filter(|_| has_others) {
+        all.step(others(nft));
+    }
+    if let Some(nft) = nft.as_mut().filter(|_| masquerade) {
+        let known = call.prev_result().map(AttachmentResult::addresses);
+        let masquerade = Masquerade::new(call.owner(), Backend::default());
+        all.step(masquerade.remove(nft, known.as_deref()));
+    }
+    all.step(del_veth(call));
+    if let Some(ipam) = after {
+        all.step(ipam.del());
+    }
+    all.finish()
+}
+
 /// GC of a plugin with veth pairs and masquerading. `others` removes what else it owns on the host.
 pub(crate) fn gc(call: &Call<'_>, others: impl FnOnce(&Stale<'_>) -> Result<()>) -> Result<()> {
     let stale = call.stale();
@@ -104,7 +133,7 @@ pub(crate) fn gc(call: &Call<'_>, others: impl FnOnce(&Stale<'_>) -> Result<()>)
     if let Some(ipam) = before {
         all.step(ipam.gc());
     }
-    all.step(del_stale_links(call, &stale, |_| true));
+    all.step(HostLinks::remove_stale(call, None));
     all.step(others(&stale));
     all.step(Masquerade::remove_stale(&stale));
     if let Some(ipam) = after {

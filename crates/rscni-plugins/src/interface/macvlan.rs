@@ -83,10 +83,6 @@ impl ContainerLink for Macvlan {
     fn parent(&self) -> Option<&Master> {
         Some(&self.master)
     }
-
-    fn is_on_shared_segment(&self) -> bool {
-        true
-    }
 }
 
 #[cfg(test)]

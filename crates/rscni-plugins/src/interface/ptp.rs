@@ -16,7 +16,7 @@ use crate::{
         BestEffort, Call, Commands, Facts, KernelFeature, Plugin, Repair, Result, differs,
         unless_exists,
     },
-    state::{AttachmentResult, Undo},
+    state::Undo,
 };
 
 pub(crate) const PTP: Plugin = Plugin {
@@ -58,10 +58,7 @@ fn add(call: &Call<'_>) -> Result<CNIResult> {
 
     let mut result = CNIResult::default();
     if let Some(ipam) = &ipam {
-        result = ipam.add(&mut undo)?;
-        for ip in &mut result.ips {
-            ip.interface = Some(CONTAINER);
-        }
+        result = ipam.add(&mut undo, CONTAINER)?;
     }
     let links = host_links(result.ips.iter())?;
 
@@ -141,23 +138,7 @@ fn host_links<'r>(ips: impl Iterator<Item = &'r IpConfig>) -> Result<Vec<HostLin
 }
 
 fn del(call: &Call<'_>) -> Result<()> {
-    let conf = call.conf;
-    let owner = call.owner();
-    let mut all = BestEffort::default();
-    // Rules are removed first: the kernel frees them while it removes the link.
-    let mut nft = None;
-    if conf.ip_masq.unwrap_or_default() {
-        all.step(Nft::open().map(|socket| nft = Some(socket)));
-    }
-    if let Some(nft) = &mut nft {
-        let known = call.prev_result().map(AttachmentResult::addresses);
-        all.step(Masquerade::new(owner, Backend::default()).remove(nft, known.as_deref()));
-    }
-    all.step(veth::del_veth(call));
-    if let Some(ipam) = Ipam::of(call) {
-        all.step(ipam.del());
-    }
-    all.finish()
+    veth::del(call, false, |_| Ok(()))
 }
 
 /// Restores the addresses and routes of the host, the routes of the container, masquerading and

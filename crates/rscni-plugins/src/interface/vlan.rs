@@ -79,10 +79,6 @@ impl ContainerLink for Vlan {
     fn parent(&self) -> Option<&Master> {
         Some(&self.master)
     }
-
-    fn is_on_shared_segment(&self) -> bool {
-        true
-    }
 }
 
 #[cfg(test)]

@@ -15,11 +15,11 @@ use super::{
 };
 use crate::{
     netfilter::{
-        FAMILIES,
+        Elements, FAMILIES,
         nftable::{self, has_tag},
     },
     plugin::Result,
-    state::{Owner, Purpose, Stale},
+    state::{OwnedBy, Owner, Purpose, Resources},
 };
 
 const POSTROUTING: &str = "postrouting";
@@ -141,21 +141,14 @@ pub(super) fn remove(nft: &mut Nft, owner: Owner<'_>, known: Option<&[IpNet]>) -
     if !own.is_empty() {
         return nftable::remove_elements(nft, &table, &own);
     }
-    let sets = sets(nft)?;
-    nftable::remove_tagged(nft, &table, &sets, |other| other == tag)
+    remove_of(nft, &|by| by.is_owner(owner))
 }
 
-/// GC.
-pub(super) fn remove_stale(nft: &mut Nft, stale: &Stale<'_>) -> Result<()> {
-    let sets = sets(nft)?;
-    nftable::remove_tagged(nft, &table(), &sets, |tag| stale.has_tag(tag))
-}
-
-/// Returns the names of the sets for masquerading that exist.
-fn sets(nft: &mut Nft) -> Result<Vec<String>> {
+/// Removes the elements of wanted owners from all sets for masquerading.
+pub(super) fn remove_of(nft: &mut Nft, is_wanted: &dyn Fn(&OwnedBy) -> bool) -> Result<()> {
     let mut sets = nft.sets(&table())?;
     sets.retain(|set| FAMILIES.iter().any(|family| set.starts_with(family::set(family))));
-    Ok(sets)
+    Elements { nft, table: table(), sets: &sets }.remove_of(is_wanted)
 }
 
 /// Returns the first address that is not masqueraded for this owner.

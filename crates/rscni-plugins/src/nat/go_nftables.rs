@@ -52,9 +52,9 @@ pub(super) fn remove(nft: &mut Nft, owner: Owner<'_>) -> Result<()> {
 }
 
 pub(super) fn remove_stale(nft: &mut Nft, stale: &Stale<'_>) -> Result<()> {
-    let network = network_prefix(stale.network());
-    let of = |a: &Attachment| prefix(stale.network(), &a.container_id, &a.ifname);
-    let valid: Vec<String> = stale.valid_attachments().iter().map(of).collect();
+    let network = network_prefix(stale.network);
+    let of = |a: &Attachment| prefix(stale.network, &a.container_id, &a.ifname);
+    let valid: Vec<String> = stale.valid.iter().map(of).collect();
     remove_with(nft, |comment| {
         comment.strip_prefix(&network).is_some_and(|rest| rest.starts_with('-'))
             && !valid.iter().any(|prefix| comment.starts_with(prefix))

@@ -17,7 +17,7 @@ use serde::Deserialize;
 
 pub(crate) use self::{elements::describe, iptables::CHAINS};
 use crate::{
-    plugin::{BestEffort, Result, differs},
+    plugin::{Result, best_effort, differs},
     state::{Owner, Stale},
 };
 
@@ -101,11 +101,11 @@ impl<'a> Masquerade<'a> {
     /// Removes what any backend added for this attachment. The addresses, if known, save a search.
     /// They may be of families that are not masqueraded.
     pub(crate) fn remove(self, nft: &mut Nft, known: Option<&[IpNet]>) -> Result<()> {
-        let mut all = BestEffort::default();
-        all.step(elements::remove(nft, self.owner, known));
-        all.step(go_nftables::remove(nft, self.owner));
-        all.step(iptables::CHAINS.remove(nft, self.owner));
-        all.finish()
+        best_effort([
+            elements::remove(nft, self.owner, known),
+            go_nftables::remove(nft, self.owner),
+            iptables::CHAINS.remove(nft, self.owner),
+        ])
     }
 
     /// CHECK: each of these addresses is masqueraded, by any backend.
@@ -142,11 +142,11 @@ impl<'a> Masquerade<'a> {
     }
 
     pub(crate) fn remove_stale(stale: &Stale<'_>) -> Result<()> {
-        let mut nft = Nft::open()?;
-        let mut all = BestEffort::default();
-        all.step(elements::remove_stale(&mut nft, stale));
-        all.step(go_nftables::remove_stale(&mut nft, stale));
-        all.step(iptables::CHAINS.remove_stale(&mut nft, stale));
-        all.finish()
+        let nft = &mut Nft::open()?;
+        best_effort([
+            elements::remove_of(nft, &|by| stale.has(by)),
+            go_nftables::remove_stale(nft, stale),
+            iptables::CHAINS.remove_stale(nft, stale),
+        ])
     }
 }

@@ -1,15 +1,13 @@
 //! Chains of iptables in the table `nat`, one per container, as the Go plugins have them for
 //! masquerading and for host ports.
 
+use rscni::Attachment;
 use rscni_linux::nft::Nft;
 
 use super::{iptables::IpTable, iptables_save::SavedRule};
 use crate::{
-    plugin::error::{BestEffort, Result},
-    state::{
-        inventory::{Item, Owned, OwnedBy, Purpose},
-        owner::{Owner, Stale, go_hash},
-    },
+    plugin::{BestEffort, Result},
+    state::{Item, Owned, OwnedBy, Owner, Purpose, Stale, go_hash},
 };
 
 pub(crate) const NAT: [IpTable; 2] = IpTable::of_both_families("nat");
@@ -87,10 +85,9 @@ impl ContainerChains {
     /// Removes the chains of stale attachments, for GC. The name of a chain is a hash, so only the
     /// comment names the owner.
     pub(crate) fn remove_stale(&self, nft: &mut Nft, stale: &Stale<'_>) -> Result<()> {
-        let network = stale.network();
-        let valid = stale.valid_attachments().iter();
-        let valid: Vec<String> = valid.map(|a| self.name(network, &a.container_id)).collect();
-        let comment = self.comment_start(network);
+        let name = |valid: &Attachment| self.name(stale.network, &valid.container_id);
+        let valid: Vec<String> = stale.valid.iter().map(name).collect();
+        let comment = self.comment_start(stale.network);
         let is_stale = |jump: &SavedRule| {
             self.target(jump).is_some_and(|name| valid.iter().all(|valid| valid != name))
                 && jump.has_comment(&comment)

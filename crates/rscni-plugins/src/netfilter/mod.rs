@@ -14,4 +14,5 @@ pub(crate) use self::{
     iptables::IpTable,
     iptables_legacy::Legacy,
     iptables_save::{SavedRule, SavedTable},
+    nftable::{Elements, Found},
 };

@@ -8,7 +8,10 @@ use std::net::IpAddr;
 
 use rscni_linux::nft::{Element, ElementInfo, Family, Nft, Table, Transaction, Value};
 
-use crate::plugin::Result;
+use crate::{
+    plugin::Result,
+    state::{OwnedBy, Resources},
+};
 
 const NAME: &str = "rscni";
 
@@ -83,6 +86,9 @@ pub(crate) fn has_tag(element: &ElementInfo, tag: &str) -> bool {
     element.comment.as_deref() == Some(tag)
 }
 
+/// An existing element and its set.
+pub(crate) type Found = (String, ElementInfo);
+
 /// Returns the elements with these keys that carry this tag.
 pub(crate) fn get(
     nft: &mut Nft,
@@ -90,46 +96,43 @@ pub(crate) fn get(
     set: &str,
     keys: impl IntoIterator<Item = Value>,
     tag: &str,
-) -> Result<Vec<ElementInfo>> {
+) -> Result<Vec<Found>> {
     let mut found = Vec::new();
     for key in keys {
-        found.extend(nft.get_element(table, set, &key)?.filter(|element| has_tag(element, tag)));
+        let element = nft.get_element(table, set, &key)?.filter(|element| has_tag(element, tag));
+        found.extend(element.map(|element| (set.to_owned(), element)));
     }
     Ok(found)
 }
 
-/// Returns the elements of a set with a wanted tag.
+/// The elements of some sets of a table.
 ///
-/// Reads the whole set, which costs more with every container. That is for GC and for calls without
-/// a `prevResult`.
-pub(crate) fn find(
-    nft: &mut Nft,
-    table: &Table,
-    set: &str,
-    is_wanted: impl Fn(&str) -> bool,
-) -> Result<Vec<ElementInfo>> {
-    let mut found = nft.elements(table, set)?;
-    found.retain(|element| element.comment.as_deref().is_some_and(&is_wanted));
-    Ok(found)
+/// Listing reads the whole sets, which costs more with every container. That is for GC and for
+/// calls without a `prevResult`.
+pub(crate) struct Elements<'a, S> {
+    pub(crate) nft: &'a mut Nft,
+    pub(crate) table: Table,
+    pub(crate) sets: &'a [S],
 }
 
-/// Removes the elements of these sets with a wanted tag.
-pub(crate) fn remove_tagged(
-    nft: &mut Nft,
-    table: &Table,
-    sets: &[impl AsRef<str>],
-    is_wanted: impl Fn(&str) -> bool,
-) -> Result<()> {
-    let mut found = Vec::new();
-    for set in sets {
-        found.extend(in_set(set.as_ref(), find(nft, table, set.as_ref(), &is_wanted)?));
+impl<S: AsRef<str>> Resources for Elements<'_, S> {
+    type Resource = Found;
+
+    fn list(&mut self) -> Result<Vec<(OwnedBy, Found)>> {
+        let mut found = Vec::new();
+        for set in self.sets.iter().map(AsRef::as_ref) {
+            for element in self.nft.elements(&self.table, set)? {
+                let Some(tag) = &element.comment else { continue };
+                found.push((OwnedBy::of_tag(tag), (set.to_owned(), element)));
+            }
+        }
+        Ok(found)
     }
-    remove_elements(nft, table, &found)
-}
 
-/// Returns the set and key of each element, for [`remove_elements`].
-pub(crate) fn in_set(set: &str, elements: Vec<ElementInfo>) -> impl Iterator<Item = (&str, Value)> {
-    elements.into_iter().map(move |element| (set, Value::bytes(element.key)))
+    fn remove(self, found: Vec<Found>) -> Result<()> {
+        let key = |(set, element): Found| (set, Value::bytes(element.key));
+        remove_elements(self.nft, &self.table, &found.into_iter().map(key).collect::<Vec<_>>())
+    }
 }
 
 /// Removes elements by set and key, as far as they exist.

@@ -9,10 +9,7 @@ use rscni::{
 use rscni_linux::Background;
 
 use super::error::Result;
-use crate::state::{
-    owner::{Owner, Stale},
-    result::AttachmentResult,
-};
+use crate::state::{AttachmentResult, Owner, Stale};
 
 /// A command without a result.
 pub(crate) type Command = fn(&Call<'_>) -> Result<()>;
@@ -112,7 +109,7 @@ impl<'a> Call<'a> {
 
     /// Tells what of this network GC removes.
     pub(crate) fn stale(&self) -> Stale<'a> {
-        Stale::new(self.conf, self.valid_attachments())
+        Stale::new(&self.conf.name, self.valid_attachments())
     }
 
     /// A call of another plugin with the same arguments.

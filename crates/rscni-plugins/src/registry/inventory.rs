@@ -7,16 +7,17 @@ use std::{
 
 use rscni::{Error, runtime::NetConfList};
 use rscni_linux::{
-    Netlink,
+    Link,
     nft::{Family, Nft},
 };
 use serde_json::{Map, Value, json};
 
 use super::{ALL, alias};
 use crate::{
-    netfilter::nftable,
+    attach::HostLinks,
+    netfilter::{Elements, nftable},
     plugin::{GatewayBridge, KernelFeature, Keys, Plugin, Result, StateFiles},
-    state::{Item, Owned, OwnedBy, Owner, Purpose},
+    state::{Item, Owned, OwnedBy, Purpose, Resources},
 };
 
 /// Where plugins keep files: at their default locations, and where lists say.
@@ -165,12 +166,11 @@ impl Plugin {
 }
 
 fn links() -> Result<Vec<Owned>> {
-    let owned = |link: rscni_linux::Link| {
-        let by = OwnedBy::of_tag(Owner::tag_of_alias(link.alias.as_deref()?)?);
+    let owned = |(by, link): (OwnedBy, Link)| {
         let kind = link.kind.unwrap_or_else(|| "device".into());
-        Some(Owned { item: Item::Link { name: link.name, kind }, by })
+        Owned { item: Item::Link { name: link.name, kind }, by }
     };
-    Ok(Netlink::open()?.links()?.into_iter().filter_map(owned).collect())
+    Ok(HostLinks::open(None)?.list()?.into_iter().map(owned).collect())
 }
 
 /// The elements of our tables that carry an owner tag.
@@ -179,19 +179,16 @@ fn elements() -> Result<Vec<Owned>> {
     let mut found = Vec::new();
     for family in [Family::Inet, Family::Bridge] {
         let table = nftable::table(family);
-        for set in nft.sets(&table)? {
-            for element in nft.elements(&table, &set)? {
-                let Some(tag) = &element.comment else { continue };
-                let describe =
-                    |plugin: &Plugin| (plugin.facts.describe_element)(&set, &element.key);
-                let (key, purpose) = ALL
-                    .iter()
-                    .find_map(describe)
-                    .unwrap_or_else(|| (nftable::text(&element.key), Purpose::Unknown));
-                let item = Item::Element { set: format!("{table} {set}"), key, purpose };
-                found.push(Owned { item, by: OwnedBy::of_tag(tag) });
-            }
-        }
+        let sets = nft.sets(&table)?;
+        let listed = Elements { nft: &mut nft, table: table.clone(), sets: &sets }.list()?;
+        found.extend(listed.into_iter().map(|(by, (set, element))| {
+            let describe = |plugin: &Plugin| (plugin.facts.describe_element)(&set, &element.key);
+            let (key, purpose) = ALL
+                .iter()
+                .find_map(describe)
+                .unwrap_or_else(|| (nftable::text(&element.key), Purpose::Unknown));
+            Owned { item: Item::Element { set: format!("{table} {set}"), key, purpose }, by }
+        }));
     }
     Ok(found)
 }

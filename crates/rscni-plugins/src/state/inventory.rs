@@ -225,12 +225,13 @@ impl OwnedBy {
     }
 
     /// Whether the owner is this attachment, or its container.
-    pub fn is(&self, of_network: &str, attachment: &Attachment) -> bool {
-        let owner = Owner {
-            network: of_network,
-            container_id: &attachment.container_id,
-            ifname: &attachment.ifname,
-        };
+    pub fn is(&self, network: &str, attachment: &Attachment) -> bool {
+        let Attachment { container_id, ifname } = attachment;
+        self.is_owner(Owner { network, container_id, ifname })
+    }
+
+    /// Whether the owner is this one, or its container.
+    pub(crate) fn is_owner(&self, owner: Owner<'_>) -> bool {
         match self {
             Self::Attachment { network, container_id, ifname } => {
                 owner == Owner { network, container_id, ifname }

@@ -4,7 +4,6 @@
 //! spells them out. An element of nftables has the same text as its comment. So DEL needs only its
 //! arguments, and GC can tell the owner of everything.
 
-use rscni::{Attachment, NetConf};
 use rscni_linux::MacAddr;
 use sha2::{Digest, Sha256, Sha512};
 
@@ -108,47 +107,6 @@ pub(crate) fn derived_mac(parts: &[&str]) -> MacAddr {
     MacAddr([0xfe, digest[0], digest[1], digest[2], digest[3], digest[4]])
 }
 
-/// The tags of a network that GC removes: those of attachments that are not valid.
-pub(crate) struct Stale<'a> {
-    network: &'a str,
-    attachments: &'a [Attachment],
-    tags: Vec<String>,
-}
-
-impl<'a> Stale<'a> {
-    /// Takes the attachments that the runtime lists as valid.
-    pub(crate) fn new(conf: &'a NetConf, valid: &'a [Attachment]) -> Self {
-        let network = conf.name.as_str();
-        let tag = |a: &Attachment| {
-            Owner { network, container_id: &a.container_id, ifname: &a.ifname }.tag()
-        };
-        Self { network, attachments: valid, tags: valid.iter().map(tag).collect() }
-    }
-
-    /// The network.
-    pub(crate) fn network(&self) -> &'a str {
-        self.network
-    }
-
-    /// The valid attachments.
-    pub(crate) fn valid_attachments(&self) -> &'a [Attachment] {
-        self.attachments
-    }
-
-    /// Whether the tag belongs to this network and to no valid attachment.
-    pub(crate) fn has_tag(&self, tag: &str) -> bool {
-        let of_network =
-            |name: &str| tag.strip_prefix(name).is_some_and(|rest| rest.starts_with(' '));
-        (of_network(self.network) || of_network(&hashed_network(self.network)))
-            && !self.tags.iter().any(|valid| valid == tag)
-    }
-
-    /// Whether the alias belongs to a link of this network and of no valid attachment.
-    pub(crate) fn has_alias(&self, alias: &str) -> bool {
-        alias.strip_prefix(ALIAS).is_some_and(|tag| self.has_tag(tag))
-    }
-}
-
 /// Returns the start of the tags of a network whose owners have names that are too long.
 pub(crate) fn hashed_network(network: &str) -> String {
     format!("#{}", hash(&[network], 16))
@@ -243,21 +201,5 @@ mod tests {
         }
         assert!(!is_of_container(&owner(&long, "a").tag(), "a", || vec!["net1".to_owned()]));
         assert!(!is_of_container("no tag", "tag", names));
-    }
-
-    #[test]
-    fn gc_removes_only_invalid_attachments_of_its_network() {
-        let long = "x".repeat(200);
-        let conf = NetConf { name: "net".into(), ..NetConf::default() };
-        let valid = |id: &str| Attachment { container_id: id.into(), ifname: "eth0".into() };
-        let valid = [valid("kept"), valid(&long)];
-        let stale = Stale::new(&conf, &valid);
-        assert!(stale.has_tag(&owner("net", "gone").tag()));
-        assert!(stale.has_alias(&owner("net", "gone").alias()));
-        assert!(stale.has_tag(&owner("net", &"y".repeat(200)).tag()));
-        assert!(!stale.has_tag(&owner("net", "kept").tag()));
-        assert!(!stale.has_tag(&owner("net", &long).tag()));
-        assert!(!stale.has_tag(&owner("net2", "gone").tag()));
-        assert!(!stale.has_alias("somebody's link"));
     }
 }

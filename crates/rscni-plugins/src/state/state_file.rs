@@ -88,6 +88,24 @@ pub(crate) fn replace(path: &Path, content: &[u8]) -> Result<File> {
     }
 }
 
+/// Removes a file. A missing one is not an error.
+pub(crate) fn remove(path: &Path) -> std::result::Result<(), rscni::Error> {
+    match std::fs::remove_file(path) {
+        Err(error) if !is_absent(&error) => Err(failed("remove", path)(error)),
+        _ => Ok(()),
+    }
+}
+
+/// Whether the file or its directory is missing.
+pub(crate) fn is_absent(error: &Error) -> bool {
+    matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory)
+}
+
+/// Adds the failed step and its file to an error.
+pub(crate) fn failed<'a>(verb: &'a str, path: &'a Path) -> impl Fn(Error) -> rscni::Error + 'a {
+    move |error| rscni::Error::IOFailure(format!("{verb} {}: {error}", path.display()))
+}
+
 /// Removes a draft whose writer was killed. Returns whether the file is a draft.
 pub(crate) fn sweep(path: &Path) -> bool {
     let is_draft = path.file_name().is_some_and(is_draft);

@@ -15,7 +15,7 @@ use rscni_linux::{Link, LinkChange, Netlink, Nft, Veth};
 use self::config::Config;
 use crate::{
     attach::{Ipam, Reach, Sandbox, gateway, ipam::override_dns, link, sandbox::check_mac, veth},
-    nat::{self, Backend, Masquerade},
+    nat::{self, Masquerade},
     plugin::{BestEffort, Call, Commands, Context, Facts, Plugin, Repair, Result, differs},
     state::{AttachmentResult, Undo},
 };
@@ -76,10 +76,7 @@ fn add(call: &Call<'_>) -> Result<CNIResult> {
     // The link comes first because a DHCP server is reached through it.
     let mut result = CNIResult::default();
     if let Some(ipam) = &ipam {
-        result = ipam.add(&mut undo)?;
-        for ip in &mut result.ips {
-            ip.interface = Some(CONTAINER);
-        }
+        result = ipam.add(&mut undo, CONTAINER)?;
     }
     let gateways = config.gateways(&mut result)?;
 
@@ -151,36 +148,11 @@ fn set_port(host: &mut Netlink, port: &Link, config: &Config) -> Result<()> {
 }
 
 fn del(call: &Call<'_>) -> Result<()> {
-    let conf = call.conf;
-    let owner = call.owner();
-    let previous = call.prev_result();
-    let mut all = BestEffort::default();
     // DEL also works with an invalid configuration, and then removes everything that any
     // configuration creates.
-    let config = Config::new(call);
-    let (before, after) = Ipam::before_and_after_link(call);
-    if let Some(ipam) = before {
-        all.step(ipam.del());
-    }
-    // Rules are removed first: the kernel frees them while it removes the link.
-    let has_filter = config.as_ref().map_or(true, |config| config.mac_spoof_check);
-    let masquerade = conf.ip_masq.unwrap_or_default();
-    let mut nft = None;
-    if has_filter || masquerade {
-        all.step(Nft::open().map(|socket| nft = Some(socket)));
-    }
-    if let Some(nft) = nft.as_mut().filter(|_| has_filter) {
-        all.step(spoof::remove(nft, owner, previous.and_then(inner_mac)));
-    }
-    if let Some(nft) = nft.as_mut().filter(|_| masquerade) {
-        let known = previous.map(AttachmentResult::addresses);
-        all.step(Masquerade::new(owner, Backend::default()).remove(nft, known.as_deref()));
-    }
-    all.step(veth::del_veth(call));
-    if let Some(ipam) = after {
-        all.step(ipam.del());
-    }
-    all.finish()
+    let has_filter = Config::new(call).map_or(true, |config| config.mac_spoof_check);
+    let mac = call.prev_result().and_then(inner_mac);
+    veth::del(call, has_filter, |nft| spoof::remove(nft, call.owner(), mac))
 }
 
 fn inner_mac(own: AttachmentResult<'_>) -> Option<rscni_linux::MacAddr> {

@@ -12,9 +12,9 @@ use rscni_linux::{
 };
 
 use crate::{
-    netfilter::nftable,
-    plugin::{BestEffort, Result, differs},
-    state::{Owner, Purpose, Stale},
+    netfilter::{Elements, nftable},
+    plugin::{Result, best_effort, differs},
+    state::{Owner, Purpose, Resources, Stale},
 };
 
 const CHAIN: &str = "prerouting";
@@ -76,24 +76,23 @@ pub(super) fn restore(owner: Owner<'_>, port: &str, mac: MacAddr) -> Result<()> 
 
 /// Removes the elements of the attachment. The MAC address saves a search.
 pub(super) fn remove(nft: &mut Nft, owner: Owner<'_>, mac: Option<MacAddr>) -> Result<()> {
-    let (table, tag, port) = (table(), owner.tag(), owner.veth_name());
-    let ports = nftable::get(nft, &table, PORTS, [Value::ifname(&port)], &tag)?;
-    let mut allowed = nftable::get(nft, &table, ALLOWED, mac.map(|mac| pair(&port, mac)), &tag)?;
-    if allowed.is_empty() {
-        allowed = nftable::find(nft, &table, ALLOWED, |other| other == tag)?;
+    let (tag, port) = (owner.tag(), owner.veth_name());
+    let pair = mac.map(|mac| pair(&port, mac));
+    let mut found = nftable::get(nft, &table(), ALLOWED, pair, &tag)?;
+    if found.is_empty() {
+        found = elements(nft, &[ALLOWED]).find(&|by| by.is_owner(owner))?;
     }
-    let both: Vec<_> =
-        nftable::in_set(PORTS, ports).chain(nftable::in_set(ALLOWED, allowed)).collect();
-    let mut all = BestEffort::default();
-    all.step(nftable::remove_elements(nft, &table, &both));
-    all.step(remove_go_chains(nft, owner));
-    all.finish()
+    found.extend(nftable::get(nft, &table(), PORTS, [Value::ifname(&port)], &tag)?);
+    best_effort([elements(nft, &[]).remove(found), remove_go_chains(nft, owner)])
 }
 
 /// Removes the elements of attachments that are no longer valid.
 pub(super) fn remove_stale(stale: &Stale<'_>) -> Result<()> {
-    let is_stale = |tag: &str| stale.has_tag(tag);
-    nftable::remove_tagged(&mut Nft::open()?, &table(), &[PORTS, ALLOWED], is_stale)
+    elements(&mut Nft::open()?, &[PORTS, ALLOWED]).remove_of(&|by| stale.has(by))
+}
+
+fn elements<'a>(nft: &'a mut Nft, sets: &'a [&'a str]) -> Elements<'a, &'a str> {
+    Elements { nft, table: table(), sets }
 }
 
 /// Returns the chains of the Go plugin in the table `bridge nat`: one for the port, and the one for

@@ -10,7 +10,7 @@ mod transfer;
 
 use std::time::Duration;
 
-use rscni::{CNIResult, Error, Interface, NetConf};
+use rscni::{CNIResult, Error, Interface};
 use rscni_linux::{Link, Netlink, Netns};
 
 pub(crate) use self::record::DIRECTORY;
@@ -23,8 +23,8 @@ use self::{
 };
 use crate::{
     attach::{Ipam, Reach, Sandbox, ipam::override_dns, link, sandbox::check_mac},
-    plugin::{BestEffort, Call, Commands, Facts, Plugin, Result, StateFiles, differs, invalid},
-    state::{Undo, is_of_container},
+    plugin::{Call, Commands, Facts, Plugin, Result, StateFiles, best_effort, differs, invalid},
+    state::{OwnedBy, Resources, Undo, is_of_container},
 };
 
 pub(crate) const HOST_DEVICE: Plugin = Plugin {
@@ -57,10 +57,8 @@ fn add(call: &Call<'_>) -> Result<CNIResult> {
 
     let mut result = CNIResult::default();
     if let Some(ipam) = Ipam::of(call) {
-        result = if network.is_some() { ipam.add_any(&mut undo)? } else { ipam.add(&mut undo)? };
-        for ip in &mut result.ips {
-            ip.interface = Some(CONTAINER);
-        }
+        let add = if network.is_some() { Ipam::add_any } else { Ipam::add };
+        result = add(&ipam, &mut undo, CONTAINER)?;
         if let Some(inner) = &inner {
             configure(&mut sandbox, inner, &result)?;
         }
@@ -144,11 +142,9 @@ fn move_in<'a>(
 
 /// Restores the settings of a device on the host, and removes its file.
 fn restore_state(store: &Store, saved: &Record) -> Result<()> {
-    let mut all = BestEffort::default();
     // A temporary conflict is retried once. A permanent one must not keep the attachment for ever.
-    all.step(transfer::restore(saved).or_else(|_| transfer::restore(saved)));
-    all.step(store.remove(&saved.name));
-    all.finish()
+    let restored = transfer::restore(saved).or_else(|_| transfer::restore(saved));
+    best_effort([restored, store.remove_file(&saved.name)])
 }
 
 /// Adds the addresses and routes of IPAM. Duplicate address detection runs for IPv6 if there is a
@@ -160,18 +156,13 @@ fn configure(sandbox: &mut Sandbox, inner: &Link, result: &CNIResult) -> Result<
 }
 
 fn del(call: &Call<'_>) -> Result<()> {
-    let mut all = BestEffort::default();
     // IPAM first, because a DHCP server is reached through the device.
-    if let Some(ipam) = Ipam::of(call) {
-        all.step(ipam.del());
-    }
-    all.step(return_device(call));
-    all.finish()
+    best_effort([Ipam::of(call).map_or(Ok(()), |ipam| ipam.del()), return_device(call)])
 }
 
 /// Returns the device of an attachment to the host, wherever it is.
 fn return_device(call: &Call<'_>) -> Result<()> {
-    let store = Store::open()?;
+    let mut store = Store::open()?;
     let tag = call.owner().tag();
     let mut sandbox = Sandbox::open_if_there(call)?;
     let inner = match &mut sandbox {
@@ -192,13 +183,31 @@ fn return_device(call: &Call<'_>) -> Result<()> {
     };
     let (of_this, of_another) = match here {
         Some(saved) if is_of_this(&saved) => (Some(saved), false),
-        another => (store.by_owner(&tag)?, another.is_some()),
+        another => (of_call(&mut store, call)?, another.is_some()),
     };
     match of_this {
         Some(saved) => return_saved_device(&store, &saved, sandbox.map(|sandbox| sandbox.netlink)),
         // Another container uses this path now.
         None if of_another => Ok(()),
-        None => return_device_of_go(call.conf, call, sandbox.zip(inner)),
+        None => return_device_of_go(call, sandbox.zip(inner)),
+    }
+}
+
+/// Finds the file of an attachment by reading all files.
+fn of_call(store: &mut Store, call: &Call<'_>) -> Result<Option<Record>> {
+    Ok(store.find(&|by| by.is_owner(call.owner()))?.into_iter().next())
+}
+
+impl Resources for Store {
+    type Resource = Record;
+
+    fn list(&mut self) -> Result<Vec<(OwnedBy, Record)>> {
+        Ok(self.all()?.into_iter().map(|saved| (OwnedBy::of_tag(&saved.owner), saved)).collect())
+    }
+
+    /// Returns the devices to the host.
+    fn remove(self, devices: Vec<Record>) -> Result<()> {
+        best_effort(devices.iter().map(|saved| return_saved_device(&self, saved, None)))
     }
 }
 
@@ -228,10 +237,9 @@ fn return_saved_device(store: &Store, saved: &Record, container: Option<Netlink>
     for mut container in containers {
         if let Some(link) = find_in(&mut container, saved, &identity)? {
             transfer::take(&mut container, &link, &saved.name, &saved.name)?;
-            let mut all = BestEffort::default();
-            all.step(saved.network.as_ref().map_or(Ok(()), |it| it.remove_rules(&mut container)));
-            all.step(restore_state(store, saved));
-            return all.finish();
+            let network = saved.network.as_ref();
+            let removed = network.map_or(Ok(()), |network| network.remove_rules(&mut container));
+            return best_effort([removed, restore_state(store, saved)]);
         }
     }
     let mut host = Netlink::open()?;
@@ -252,7 +260,7 @@ fn return_saved_device(store: &Store, saved: &Record, container: Option<Netlink>
         .into());
     }
     // It was virtual and was destroyed with the namespace, or it is on the host already.
-    store.remove(&saved.name)
+    store.remove_file(&saved.name)
 }
 
 /// Finds the device in its container, where it may have been renamed or got another alias.
@@ -276,11 +284,7 @@ fn find_in(container: &mut Netlink, saved: &Record, identity: &Identity) -> Resu
 
 /// Returns a device that the Go plugin moved, which is known only by its alias. It stays down,
 /// because its earlier state is unknown.
-fn return_device_of_go(
-    _conf: &NetConf,
-    call: &Call<'_>,
-    inside: Option<(Sandbox, Link)>,
-) -> Result<()> {
+fn return_device_of_go(call: &Call<'_>, inside: Option<(Sandbox, Link)>) -> Result<()> {
     let config = Config::new(call);
     if let Some((mut sandbox, link)) = inside {
         let is_name = |alias: &String| rscni::name::interface_name_problem(alias).is_none();
@@ -312,21 +316,12 @@ fn check(call: &Call<'_>) -> Result<()> {
         ipam.check()?;
     }
     let mut sandbox = Sandbox::open(call)?;
-    let expected = result.interfaces.iter().find(|interface| {
-        interface.name == call.args.ifname
-            && interface.sandbox.as_deref() == Some(sandbox.path.as_str())
-    });
-    let expected = expected.ok_or_else(|| {
-        differs(format!("prevResult has no interface {} in {}", call.args.ifname, sandbox.path))
-    })?;
+    let expected = sandbox.interface_in(result, &call.args.ifname)?;
     if config.is_dpdk(&Sysfs::default())? {
         return Ok(());
     }
     let place = format!("interface {} in {}", call.args.ifname, sandbox.path);
-    let link = sandbox
-        .netlink
-        .find_link(&call.args.ifname)?
-        .ok_or_else(|| differs(format!("{place} is missing")))?;
+    let link = sandbox.require_link(&call.args.ifname)?;
     if !link.up {
         return Err(differs(format!("{place} is down")));
     }
@@ -344,8 +339,7 @@ fn check(call: &Call<'_>) -> Result<()> {
         }
     }
     if config.use_interface_network
-        && let Some(network) =
-            Store::open()?.by_owner(&call.owner().tag())?.and_then(|saved| saved.network)
+        && let Some(network) = of_call(&mut Store::open()?, call)?.and_then(|saved| saved.network)
     {
         network.check(&mut sandbox)?;
     }
@@ -356,15 +350,10 @@ fn check(call: &Call<'_>) -> Result<()> {
 /// not known.
 fn gc(call: &Call<'_>) -> Result<()> {
     let stale = call.stale();
-    let mut all = BestEffort::default();
-    if let Some(ipam) = Ipam::of(call) {
-        all.step(ipam.gc());
-    }
-    let store = Store::open()?;
-    for saved in store.all()?.into_iter().filter(|saved| stale.has_tag(&saved.owner)) {
-        all.step(return_saved_device(&store, &saved, None));
-    }
-    all.finish()
+    best_effort([
+        Ipam::of(call).map_or(Ok(()), |ipam| ipam.gc()),
+        Store::open().and_then(|store| store.remove_of(&|by| stale.has(by))),
+    ])
 }
 
 /// A device in a container does not make the network unavailable, so STATUS does not look for it.

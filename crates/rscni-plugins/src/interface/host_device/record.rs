@@ -5,7 +5,6 @@
 
 use std::{
     fs::{self, File},
-    io::ErrorKind,
     path::{Path, PathBuf},
 };
 
@@ -19,7 +18,7 @@ use super::{
     network::{Network, SavedAddress},
 };
 use crate::{
-    plugin::{Call, Failure, Result},
+    plugin::{Call, Context, Result},
     state::{Owned, OwnedBy, inventory, state_file},
 };
 
@@ -105,10 +104,12 @@ impl Store {
     }
 
     fn open_in(directory: &Path) -> Result<Self> {
-        rscni_linux::make_directory(directory, 0o700).map_err(failed("make", directory))?;
-        let lock = File::open(directory).map_err(failed("open", directory))?;
+        rscni_linux::make_directory(directory, 0o700)
+            .map_err(state_file::failed("host-device: make", directory))?;
+        let lock =
+            File::open(directory).map_err(state_file::failed("host-device: open", directory))?;
         crate::state::state_file::lock(&lock)
-            .map_err(|errno| failed("lock", directory)(errno.into()))?;
+            .map_err(|errno| state_file::failed("host-device: lock", directory)(errno.into()))?;
         Ok(Self { directory: directory.to_owned(), _lock: lock })
     }
 
@@ -122,15 +123,12 @@ impl Store {
         (saved.name == device).then_some(saved)
     }
 
-    /// Finds the file of an attachment by reading all files.
-    pub(super) fn by_owner(&self, tag: &str) -> Result<Option<Record>> {
-        Ok(self.all()?.into_iter().find(|saved| saved.owner == tag))
-    }
-
     pub(super) fn all(&self) -> Result<Vec<Record>> {
         let mut all = Vec::new();
-        for entry in fs::read_dir(&self.directory).map_err(failed("list", &self.directory))? {
-            let entry = entry.map_err(failed("list", &self.directory))?;
+        for entry in fs::read_dir(&self.directory)
+            .map_err(state_file::failed("host-device: list", &self.directory))?
+        {
+            let entry = entry.map_err(state_file::failed("host-device: list", &self.directory))?;
             let name = entry.file_name();
             if state_file::is_draft(&name) {
                 // Its writer was killed: under the lock there is no other.
@@ -145,23 +143,14 @@ impl Store {
         let path = self.directory.join(&saved.name);
         let text = serde_json::to_vec(saved)
             .map_err(|error| Error::Internal(format!("write as JSON: {error}")))?;
-        state_file::replace(&path, &text).map(drop).map_err(failed("write", &path))
+        state_file::replace(&path, &text)
+            .map_err(state_file::failed("host-device: write", &path))?;
+        Ok(())
     }
 
-    pub(super) fn remove(&self, device: &str) -> Result<()> {
-        let path = self.directory.join(device);
-        match fs::remove_file(&path) {
-            Err(error) if error.kind() != ErrorKind::NotFound => {
-                Err(failed("remove", &path)(error))
-            }
-            _ => Ok(()),
-        }
+    pub(super) fn remove_file(&self, device: &str) -> Result<()> {
+        state_file::remove(&self.directory.join(device)).context("host-device")
     }
-}
-
-fn failed(verb: &str, path: &Path) -> impl Fn(std::io::Error) -> Failure + use<> {
-    let what = format!("host-device: {verb} {}", path.display());
-    move |error| Error::IOFailure(format!("{what}: {error}")).into()
 }
 
 /// See [`fuzzing`](crate::fuzzing::saved).
@@ -189,7 +178,7 @@ mod tests {
     use rscni::{Args, Command, NetConf};
 
     use super::*;
-    use crate::plugin::call::testing::with_call;
+    use crate::{plugin::call::testing::with_call, state::Resources};
 
     fn saved(owner: &str, name: &str) -> Record {
         let args = Args::new(Command::Add).with_attachment("", "/run/netns/a", "net1");
@@ -202,17 +191,18 @@ mod tests {
     #[test]
     fn a_file_is_found_by_the_device_and_by_its_owner() {
         let dir = tempfile::tempdir().unwrap();
-        let store = Store::open_in(&dir.path().join("run/devices")).unwrap();
+        let mut store = Store::open_in(&dir.path().join("run/devices")).unwrap();
         for (owner, name) in
             [("net a net1", "eth1"), ("net b net1", "eth2"), ("net c net1", "eth1")]
         {
             store.write(&saved(owner, name)).unwrap();
         }
         assert_eq!(store.by_name("eth1"), Some(saved("net c net1", "eth1")));
-        assert_eq!(store.by_owner("net b net1").unwrap(), Some(saved("net b net1", "eth2")));
-        assert_eq!(store.by_owner("net a net1").unwrap(), None);
-        store.remove("eth1").unwrap();
-        store.remove("eth1").unwrap();
+        let mut of = |tag| store.find(&|by| *by == OwnedBy::of_tag(tag)).unwrap();
+        assert_eq!(of("net b net1"), [saved("net b net1", "eth2")]);
+        assert_eq!(of("net a net1"), []);
+        store.remove_file("eth1").unwrap();
+        store.remove_file("eth1").unwrap();
         assert_eq!(store.all().unwrap(), [saved("net b net1", "eth2")]);
     }
 

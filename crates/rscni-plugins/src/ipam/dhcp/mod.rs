@@ -40,13 +40,14 @@ use self::{
     lease::Lease,
     options::{ClientOptions, Provide, Request},
     request::{Answer, DaemonRequest, Key, Outcome, SOCKET},
-    store::Store,
+    store::{SavedLease, Store},
     system::log,
 };
 use super::ipam_keys;
 use crate::{
     attach::Sandbox,
     plugin::{Call, Commands, Facts, IpamOrder, Plugin, Result, StateFiles, differs},
+    state::{OwnedBy, Resources},
 };
 
 pub(crate) const DHCP: Plugin = Plugin {
@@ -163,40 +164,52 @@ fn check_address(call: &Call<'_>, lease: &Lease) -> Result<()> {
 fn del(call: &Call<'_>) -> Result<()> {
     // No ADD has used an invalid path.
     let socket = socket(call.conf).unwrap_or_else(|_| SOCKET.into());
-    let key = Key::new(call);
-    match request::send(&socket, &DaemonRequest::Release { key: key.clone() })? {
-        Outcome::Answered(_) => Ok(()),
-        Outcome::NoDaemon(_) => release_without_daemon(&socket, |saved| *saved == key),
-    }
+    let request = DaemonRequest::Release { key: Key::new(call) };
+    release(&socket, &request, &|by| by.is_owner(call.owner()))
 }
 
 fn gc(call: &Call<'_>) -> Result<()> {
     let socket = socket(call.conf)?;
-    let network = &call.conf.name;
-    let valid = call.valid_attachments().iter();
-    let valid: Vec<_> = valid.map(|a| Key::of(network, &a.container_id, &a.ifname)).collect();
-    let request = DaemonRequest::ReleaseOthers { network: network.clone(), valid: valid.clone() };
-    match request::send(&socket, &request)? {
-        Outcome::Answered(_) => Ok(()),
-        Outcome::NoDaemon(_) => release_without_daemon(&socket, |saved| {
-            saved.network == *network && !valid.contains(saved)
-        }),
-    }
+    let stale = call.stale();
+    let valid = stale.valid.iter();
+    let valid = valid.map(|a| Key::of(stale.network, &a.container_id, &a.ifname)).collect();
+    let request = DaemonRequest::ReleaseOthers { network: stale.network.into(), valid };
+    release(&socket, &request, &|by| stale.has(by))
 }
 
-/// Releases leases that a daemon has left on disk, while no daemon is running.
-fn release_without_daemon(socket: &Path, is_stale: impl Fn(&Key) -> bool) -> Result<()> {
-    let Some(store) = Store::open(socket)? else { return Ok(()) };
-    for saved in store.all()?.into_iter().filter(|saved| is_stale(&saved.key)) {
-        let client = saved.resume(Daemon::default().timeouts(), false);
-        if let Some(Err(error)) = client.release().map(|release| saved.interface.release(&release))
-        {
-            // The lease expires at the server.
-            log(format_args!("release {}: {error}", saved.key));
-        }
-        store.remove(&saved.key)?;
+/// Has the daemon release leases. Without a running daemon, releases those of wanted owners that an
+/// earlier one has left on disk.
+fn release(
+    socket: &Path,
+    request: &DaemonRequest,
+    is_wanted: &dyn Fn(&OwnedBy) -> bool,
+) -> Result<()> {
+    if let Outcome::Answered(_) = request::send(socket, request)? {
+        return Ok(());
     }
-    Ok(())
+    Store::open(socket)?.map_or(Ok(()), |store| store.remove_of(is_wanted))
+}
+
+/// The leases that an earlier daemon has left.
+impl Resources for Store {
+    type Resource = SavedLease;
+
+    fn list(&mut self) -> Result<Vec<(OwnedBy, SavedLease)>> {
+        Ok(self.all()?.into_iter().map(|saved| (saved.key.clone().into(), saved)).collect())
+    }
+
+    fn remove(self, leases: Vec<SavedLease>) -> Result<()> {
+        for saved in leases {
+            let client = saved.resume(Daemon::default().timeouts(), false);
+            let release = client.release();
+            if let Some(Err(error)) = release.map(|release| saved.interface.release(&release)) {
+                // The lease expires at the server.
+                log(format_args!("release {}: {error}", saved.key));
+            }
+            self.remove_file(&saved.key)?;
+        }
+        Ok(())
+    }
 }
 
 fn status(call: &Call<'_>) -> Result<()> {

@@ -10,7 +10,10 @@ use rscni::Error;
 use serde::{Deserialize, Serialize};
 
 use super::{lease::Lease, options::ClientOptions};
-use crate::{plugin::Call, state::Owner};
+use crate::{
+    plugin::Call,
+    state::{OwnedBy, Owner},
+};
 
 /// Default of `daemonSocketPath`, as in the Go plugin.
 pub(crate) const SOCKET: &str = "/run/cni/dhcp.sock";
@@ -47,6 +50,12 @@ impl Key {
     pub(super) fn file_name(&self) -> String {
         let Self { network, container_id, ifname } = self;
         format!("{}.json", Owner { network, container_id, ifname }.digest())
+    }
+}
+
+impl From<Key> for OwnedBy {
+    fn from(Key { network, container_id, ifname }: Key) -> Self {
+        Self::Attachment { network, container_id, ifname }
     }
 }
 

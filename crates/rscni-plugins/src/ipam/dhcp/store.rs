@@ -21,7 +21,7 @@ use super::{
     request::Key,
     system::{now, random},
 };
-use crate::state::{Owned, OwnedBy, inventory, state_file};
+use crate::state::{Owned, inventory, state_file};
 
 /// A lease on disk, with everything that renewing it needs.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -93,8 +93,7 @@ impl Store {
     /// [`Error::TryAgainLater`] if another daemon uses it.
     pub(super) fn create(socket: &Path) -> Result<Self, Error> {
         let dir = directory(socket);
-        let failed = failed("create", &dir);
-        rscni_linux::make_directory(&dir, 0o700).map_err(failed)?;
+        rscni_linux::make_directory(&dir, 0o700).map_err(state_file::failed("create", &dir))?;
         let mut left = LOCK_TIMEOUT;
         loop {
             match Self::open(socket) {
@@ -118,7 +117,7 @@ impl Store {
         let lock = match File::open(&dir) {
             Ok(lock) => lock,
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-            Err(error) => return Err(failed("open", &dir)(error)),
+            Err(error) => return Err(state_file::failed("open", &dir)(error)),
         };
         flock(&lock, FlockOperation::NonBlockingLockExclusive).map_err(|errno| {
             Error::TryAgainLater(format!("another DHCP daemon uses {}: {errno}", dir.display()))
@@ -131,25 +130,19 @@ impl Store {
         let path = self.dir.join(saved.key.file_name());
         state_file::replace(&path, &serde_json::to_vec(saved)?)
             .map(drop)
-            .map_err(failed("write", &path))
+            .map_err(state_file::failed("write", &path))
     }
 
     /// Removes a lease. A missing one is not an error.
-    pub(super) fn remove(&self, key: &Key) -> Result<(), Error> {
-        let path = self.dir.join(key.file_name());
-        match std::fs::remove_file(&path) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                Err(failed("remove", &path)(error))
-            }
-            _ => Ok(()),
-        }
+    pub(super) fn remove_file(&self, key: &Key) -> Result<(), Error> {
+        state_file::remove(&self.dir.join(key.file_name()))
     }
 
     /// Returns the leases of this boot, and removes all other files.
     pub(super) fn all(&self) -> Result<Vec<SavedLease>, Error> {
         let boot_id = boot_id()?;
         let mut all = Vec::new();
-        for entry in std::fs::read_dir(&self.dir).map_err(failed("list", &self.dir))? {
+        for entry in std::fs::read_dir(&self.dir).map_err(state_file::failed("list", &self.dir))? {
             let path = entry?.path();
             let saved = state_file::read(&path).ok().and_then(|bytes| SavedLease::read(&bytes));
             let is_own = |saved: &SavedLease| {
@@ -176,20 +169,14 @@ pub(crate) fn directory(socket: &Path) -> PathBuf {
 
 pub(super) fn inventory(socket: &Path) -> crate::plugin::Result<Vec<Owned>> {
     inventory::json_files(&directory(socket), inventory::is_json, |_, json| {
-        let text = |key: &str| json.get("key")?.get(key)?.as_str().map(ToOwned::to_owned);
-        let (network, container_id) = (text("network")?, text("container_id")?);
-        Some(OwnedBy::Attachment { network, container_id, ifname: text("ifname")? })
+        Some(Key::deserialize(json.get("key")?).ok()?.into())
     })
-}
-
-fn failed<'a>(what: &'a str, path: &'a Path) -> impl Fn(std::io::Error) -> Error + 'a {
-    move |error| Error::IOFailure(format!("{what} {}: {error}", path.display()))
 }
 
 fn boot_id() -> Result<String, Error> {
     let path = "/proc/sys/kernel/random/boot_id";
     Ok(std::fs::read_to_string(path)
-        .map_err(failed("read", Path::new(path)))?
+        .map_err(state_file::failed("read", Path::new(path)))?
         .trim_end()
         .to_owned())
 }

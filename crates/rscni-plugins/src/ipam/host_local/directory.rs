@@ -13,7 +13,8 @@ use rustix::{
     io::Errno,
 };
 
-use super::reservation::{Reservation, is_incomplete};
+use super::reservation::{Holder, Reservation, State, is_incomplete, state};
+use crate::state::OwnedBy;
 
 const LOCK: &str = "lock";
 
@@ -94,6 +95,29 @@ pub(super) fn list(dir: &OwnedFd) -> Result<Vec<Reservation>, Errno> {
         }
     }
     Ok(reservations)
+}
+
+/// Lists the reservations of a network with their owners. `path` is its directory.
+pub(super) fn owned(dir: &OwnedFd, path: &Path) -> Result<Vec<(OwnedBy, Reservation)>, Error> {
+    let network = path.file_name().unwrap_or_default().to_string_lossy();
+    let mut all = Vec::new();
+    for reservation in list(dir).map_err(|e| failure("read", path, &e))? {
+        let network = network.to_string();
+        let by = match state(dir, &reservation.file) {
+            // Removed since the directory was read.
+            Ok(State::Free) => continue,
+            Ok(State::Held(Holder::Attachment { container_id, ifname })) => {
+                OwnedBy::Attachment { network, container_id, ifname }
+            }
+            Ok(State::Held(Holder::Container(container_id))) => {
+                OwnedBy::Container { network, container_id }
+            }
+            Ok(State::Incomplete) => OwnedBy::Interrupted { network: Some(network) },
+            Err(error) => OwnedBy::Unreadable { network: Some(network), why: error.to_string() },
+        };
+        all.push((by, reservation));
+    }
+    Ok(all)
 }
 
 pub(super) fn failure(verb: &str, path: &Path, error: &dyn Display) -> Error {

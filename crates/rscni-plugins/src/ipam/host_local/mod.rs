@@ -35,12 +35,11 @@ pub use self::usage::{Reservations, Usage, release_incomplete, usage};
 use self::{
     config::{Config, DATA_DIR, Requested},
     range::RangeSet,
-    reservation::Holder,
     store::Store,
 };
 use crate::{
-    plugin::{BestEffort, Call, Commands, Facts, IpamOrder, Plugin, Result, StateFiles, differs},
-    state::Undo,
+    plugin::{Call, Commands, Facts, IpamOrder, Plugin, Result, StateFiles, best_effort, differs},
+    state::{Resources, Undo},
 };
 
 pub(crate) const HOST_LOCAL: Plugin = Plugin {
@@ -199,11 +198,7 @@ fn release(store: &Store, args: &Args, is_released: impl Fn(IpAddr) -> bool) -> 
     // A reservation without an interface name may belong to another interface of the container.
     let mut held = if held.own.is_empty() { held.of_container } else { held.own };
     held.retain(|reservation| is_released(reservation.address));
-    let mut all = BestEffort::default();
-    for reservation in &held {
-        all.step(store.release(reservation));
-    }
-    all.finish()
+    best_effort(held.iter().map(|reservation| store.release(reservation)))
 }
 
 /// Checks that the attachment holds an address, and every address of these ranges in its result.
@@ -244,26 +239,11 @@ fn del(call: &Call<'_>) -> Result<()> {
 /// Releases all reservations of the network that belong to no valid attachment, and incomplete
 /// ones.
 fn gc(call: &Call<'_>) -> Result<()> {
-    let valid = call.valid_attachments();
-    let attachments: HashSet<_> =
-        valid.iter().map(|a| (a.container_id.as_str(), a.ifname.as_str())).collect();
-    let containers: HashSet<_> = attachments.iter().map(|(id, _)| *id).collect();
-    let Some(store) = open(call.conf, &config::data_dir(call.conf)?)? else { return Ok(()) };
-    let is_valid = |holder: &Holder| match holder {
-        Holder::Attachment { container_id, ifname } => {
-            attachments.contains(&(container_id.as_str(), ifname.as_str()))
-        }
-        Holder::Container(id) => containers.contains(id.as_str()),
-    };
-    let mut all = BestEffort::default();
-    for reservation in store.reservations()? {
-        all.step(match store.holder(&reservation) {
-            Ok(Some(holder)) if is_valid(&holder) => Ok(()),
-            Ok(_) => store.release(&reservation),
-            Err(error) => Err(error),
-        });
+    let stale = call.stale();
+    match open(call.conf, &config::data_dir(call.conf)?)? {
+        Some(store) => store.remove_of(&|by| stale.has(by)),
+        None => Ok(()),
     }
-    all.finish()
 }
 
 fn status(call: &Call<'_>) -> Result<()> {

@@ -32,6 +32,10 @@ use super::{
     range::Interval,
     reservation::{self, Held, Holder, Reservation, is_incomplete, read, remove},
 };
+use crate::{
+    plugin::{self, best_effort},
+    state::{OwnedBy, Resources},
+};
 
 /// Name of a reservation that is being written. It is not an address.
 const DRAFT: &str = ".reservation";
@@ -274,6 +278,24 @@ impl Store {
     }
 }
 
+impl Resources for Store {
+    type Resource = Reservation;
+
+    fn list(&mut self) -> plugin::error::Result<Vec<(OwnedBy, Reservation)>> {
+        let mut all = directory::owned(&self.dir, &self.path)?;
+        for (by, reservation) in &mut all {
+            if let OwnedBy::Unreadable { why, .. } = by {
+                *why = format!("read {}: {why}", self.path.join(&reservation.file).display());
+            }
+        }
+        Ok(all)
+    }
+
+    fn remove(self, reservations: Vec<Reservation>) -> plugin::error::Result<()> {
+        best_effort(reservations.iter().map(|reservation| self.release(reservation)))
+    }
+}
+
 impl Drop for Store {
     fn drop(&mut self) {
         // An index without a seal is rebuilt by the next call.
@@ -361,15 +383,6 @@ mod tests {
         store.reserve(ip("10.0.0.3"), "second", "eth0", 0).unwrap().unwrap();
         assert_eq!(fs::read_to_string(file("10.0.0.2")).unwrap(), "first\r\neth0");
         assert!(!file(DRAFT).exists());
-    }
-
-    #[rstest]
-    fn reserve_fails_if_last_reserved_ip_is_not_writable(data_dir: TempDir) {
-        let store = Store::create(data_dir.path(), "net").unwrap();
-        fs::create_dir(data_dir.path().join("net/last_reserved_ip.0")).unwrap();
-        let error = store.reserve(ip("10.0.0.2"), "id", "eth0", 0).unwrap_err();
-        assert!(error.code() == 5 && error.details().contains("last_reserved_ip.0"), "{error}");
-        assert!(store.reservations().unwrap().is_empty());
     }
 
     #[rstest]

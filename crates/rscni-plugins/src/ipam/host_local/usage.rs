@@ -14,9 +14,9 @@ use super::{
     directory::{self, failure, list},
     index::Index,
     range::RangeSet,
-    reservation::{Holder, Reservation, State, is_incomplete, remove, state},
+    reservation::{Reservation, State, is_incomplete, remove, state},
 };
-use crate::state::{Item, Owned, OwnedBy, inventory};
+use crate::state::{Item, Owned, inventory};
 
 /// Use of a range set.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -118,34 +118,20 @@ pub fn release_incomplete(file: &Path) -> Result<bool, Error> {
 
 pub(super) fn inventory(data_dir: &Path) -> crate::plugin::Result<Vec<Owned>> {
     let mut all = Vec::new();
-    for (network, _) in inventory::entries(data_dir, true)? {
-        all.extend(reservations(data_dir, &network)?);
+    for (_, path) in inventory::entries(data_dir, true)? {
+        all.extend(reservations(&path)?);
     }
     Ok(all)
 }
 
-/// Lists the reservations of a network.
-fn reservations(data_dir: &Path, network: &str) -> Result<Vec<Owned>, Error> {
-    let path = data_dir.join(network);
-    let dir = directory::open(&path).map_err(|e| failure("open", &path, &e))?;
-    let mut all = Vec::new();
-    for Reservation { file, address, .. } in list(&dir).map_err(|e| failure("read", &path, &e))? {
-        let network = network.to_owned();
-        let by = match state(&dir, &file) {
-            // Removed since the directory was read.
-            Ok(State::Free) => continue,
-            Ok(State::Held(Holder::Attachment { container_id, ifname })) => {
-                OwnedBy::Attachment { network, container_id, ifname }
-            }
-            Ok(State::Held(Holder::Container(container_id))) => {
-                OwnedBy::Container { network, container_id }
-            }
-            Ok(State::Incomplete) => OwnedBy::Interrupted { network: Some(network) },
-            Err(error) => OwnedBy::Unreadable { network: Some(network), why: error.to_string() },
-        };
-        all.push(Owned { item: Item::Reservation { address, file: path.join(file) }, by });
-    }
-    Ok(all)
+/// Lists the reservations in the directory of a network.
+fn reservations(path: &Path) -> Result<Vec<Owned>, Error> {
+    let dir = directory::open(path).map_err(|e| failure("open", path, &e))?;
+    let owned = |(by, Reservation { address, file })| Owned {
+        item: Item::Reservation { address, file: path.join(file) },
+        by,
+    };
+    Ok(directory::owned(&dir, path)?.into_iter().map(owned).collect())
 }
 
 /// Returns the addresses with a file that is or may be a reservation.
@@ -166,6 +152,7 @@ mod tests {
     use serde_json::json;
 
     use super::{super::store::Store, *};
+    use crate::state::OwnedBy;
 
     #[test]
     fn concurrent_changes_are_neither_incomplete_nor_missing_in_the_index() {
@@ -197,7 +184,7 @@ mod tests {
                 }
             });
             let found = (0..500).find_map(|_| {
-                let all = reservations(dir.path(), "net").unwrap();
+                let all = reservations(&dir.path().join("net")).unwrap();
                 let is_incomplete =
                     all.iter().any(|owned| matches!(owned.by, OwnedBy::Interrupted { .. }));
                 (is_incomplete || usage(&conf).unwrap().index_differs).then_some(is_incomplete)

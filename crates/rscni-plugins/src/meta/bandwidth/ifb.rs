@@ -110,7 +110,7 @@ pub(super) fn find(host: &mut Netlink, owner: Owner<'_>) -> Result<Option<Link>>
         .filter(|link| is_ifb(link) && !owner.is_contradicted_by(link.alias.as_deref())))
 }
 
-pub(super) fn is_ifb(link: &Link) -> bool {
+fn is_ifb(link: &Link) -> bool {
     link.kind.as_deref() == Some("ifb")
 }
 

@@ -16,8 +16,8 @@ use self::{
     shaper::{Peer, Shaper},
 };
 use crate::{
-    attach::{Sandbox, link, veth::check_peer},
-    plugin::{BestEffort, Call, Commands, Facts, KernelFeature, Plugin, Repair, Result, differs},
+    attach::{HostLinks, Sandbox, link, veth::check_peer},
+    plugin::{BestEffort, Call, Commands, Facts, KernelFeature, Plugin, Repair, Result},
     state::Undo,
 };
 
@@ -115,10 +115,7 @@ pub(crate) fn check(call: &Call<'_>) -> Result<()> {
     }
     let mut sandbox = Sandbox::open(call)?;
     let mut host = Netlink::open()?;
-    let inner = sandbox.netlink.find_link(&call.args.ifname)?;
-    let inner = inner.ok_or_else(|| {
-        differs(format!("interface {} is missing in {}", call.args.ifname, sandbox.path))
-    })?;
+    let inner = sandbox.require_link(&call.args.ifname)?;
     let veth = check_peer(&mut host, &inner, result)?;
     if let Some(limit) = config.ingress {
         to_container(&config, limit).check(&mut host, &veth)?;
@@ -130,7 +127,7 @@ pub(crate) fn check(call: &Call<'_>) -> Result<()> {
 }
 
 fn gc(call: &Call<'_>) -> Result<()> {
-    link::del_stale_links(call, &call.stale(), ifb::is_ifb)
+    HostLinks::remove_stale(call, Some("ifb"))
 }
 
 fn status(call: &Call<'_>) -> Result<()> {

@@ -10,12 +10,12 @@ use super::{
     ingress::IngressPolicy,
     iptables, nftables, ports,
     records::{self, Record},
-    removal,
+    removal::Accepted,
     selection::Selection,
 };
 use crate::{
     plugin::{Call, Result, differs},
-    state::Owner,
+    state::{Owner, Resources},
 };
 
 /// CHECK. Rules of earlier releases and of the Go plugin are enough.
@@ -116,7 +116,7 @@ pub(super) fn restore(call: &Call<'_>) -> Result<()> {
     // The rules of another backend are of no use any more.
     let others = Backend::ALL.into_iter().filter(|other| *other != backend);
     let others = records::owned(&mut nft, owner, records::possible(others, addresses))?;
-    removal::remove(&mut nft, &config.zone, &others)
+    Accepted { nft: &mut nft, zone: &config.zone }.remove(others)
 }
 
 /// Returns the configured backend, or else the one that ADD selected.

@@ -29,11 +29,12 @@ use self::{
     config::{Config, Policy},
     firewalld::Firewalld,
     ingress::{HostInterface, IngressPolicy},
+    removal::Accepted,
     selection::Selection,
 };
 use crate::{
     plugin::{BestEffort, Call, Commands, Facts, Plugin, Repair, Result},
-    state::Undo,
+    state::{OwnedBy, Resources, Undo},
 };
 
 pub(crate) const FIREWALL: Plugin = Plugin {
@@ -106,7 +107,8 @@ fn del(call: &Call<'_>) -> Result<()> {
     }
     let config = Config::for_removal(call.conf);
     let found = removal::of_call(call, &config, &mut nft);
-    all.step(found.and_then(|found| removal::remove(&mut nft, &config.zone, &found)));
+    let records = Accepted { nft: &mut nft, zone: &config.zone };
+    all.step(found.and_then(|found| records.remove(found)));
     all.finish()
 }
 
@@ -115,10 +117,10 @@ fn gc(call: &Call<'_>) -> Result<()> {
     let zone = Config::for_removal(call.conf).zone;
     let mut nft = Nft::open()?;
     let mut all = BestEffort::default();
-    all.step(ports::remove_stale(&mut nft, &stale));
-    all.step(veths::remove_stale(&mut nft, &stale));
-    let found = records::of_stale(&mut nft, &stale);
-    all.step(found.and_then(|found| removal::remove(&mut nft, &zone, &found)));
+    let is_stale = |by: &OwnedBy| stale.has(by);
+    all.step(ports::elements(&mut nft).remove_of(&is_stale));
+    all.step(veths::Policies(&mut nft).remove_of(&is_stale));
+    all.step(Accepted { nft: &mut nft, zone: &zone }.remove_of(&is_stale));
     all.finish()
 }
 

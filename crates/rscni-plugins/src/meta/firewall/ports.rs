@@ -8,9 +8,12 @@ use rscni_linux::nft::{
 };
 
 use crate::{
-    netfilter::nftable::{self, has_tag},
+    netfilter::{
+        Elements,
+        nftable::{self, has_tag},
+    },
     plugin::{Result, differs},
-    state::{Owner, Stale},
+    state::{Owner, Resources},
 };
 
 const FORWARD: &str = "forward";
@@ -85,16 +88,12 @@ pub(super) fn check(nft: &mut Nft, owner: Owner<'_>, ports: &[&str]) -> Result<(
 
 /// Removes the owner's elements: those of these ports, or all if the ports are not known.
 pub(super) fn remove(nft: &mut Nft, owner: Owner<'_>, ports: Option<&[&str]>) -> Result<()> {
-    let (table, tag) = (table(), owner.tag());
-    let Some(ports) = ports else {
-        return nftable::remove_tagged(nft, &table, &[PORTS], |other| other == tag);
-    };
+    let Some(ports) = ports else { return elements(nft).remove_of(&|by| by.is_owner(owner)) };
     let keys = ports.iter().map(|port| Value::ifname(port));
-    let found = nftable::get(nft, &table, PORTS, keys, &tag)?;
-    nftable::remove_elements(nft, &table, &nftable::in_set(PORTS, found).collect::<Vec<_>>())
+    let found = nftable::get(nft, &table(), PORTS, keys, &owner.tag())?;
+    elements(nft).remove(found)
 }
 
-/// GC.
-pub(super) fn remove_stale(nft: &mut Nft, stale: &Stale<'_>) -> Result<()> {
-    nftable::remove_tagged(nft, &table(), &[PORTS], |tag| stale.has_tag(tag))
+pub(super) fn elements(nft: &mut Nft) -> Elements<'_, &'static str> {
+    Elements { nft, table: table(), sets: &[PORTS] }
 }

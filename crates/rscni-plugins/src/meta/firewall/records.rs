@@ -18,7 +18,7 @@ use super::{
 use crate::{
     netfilter::nftable,
     plugin::Result,
-    state::{Owner, Purpose, Stale},
+    state::{Owner, Purpose},
 };
 
 /// An address that a backend accepts.
@@ -110,30 +110,6 @@ pub(super) fn add(
         Backend::Nftables => nftables::commit(nft, put),
         Backend::Iptables | Backend::Firewalld => nftable::commit(nft, &table, create_sets, put),
     }
-}
-
-/// Returns this owner's records with any backend. Reads all records.
-pub(super) fn of_owner(nft: &mut Nft, owner: Owner<'_>) -> Result<Vec<Record>> {
-    let tag = owner.tag();
-    tagged(nft, |other| other == tag)
-}
-
-/// Returns the records that GC removes.
-pub(super) fn of_stale(nft: &mut Nft, stale: &Stale<'_>) -> Result<Vec<Record>> {
-    tagged(nft, |tag| stale.has_tag(tag))
-}
-
-/// Returns the records with a wanted tag.
-fn tagged(nft: &mut Nft, is_wanted: impl Fn(&str) -> bool) -> Result<Vec<Record>> {
-    let mut records = Vec::new();
-    for backend in Backend::ALL {
-        for v4 in [true, false] {
-            let found = nftable::find(nft, &table(), backend.set(v4), &is_wanted)?;
-            let addresses = found.iter().filter_map(|element| nftable::address(&element.key));
-            records.extend(addresses.map(|address| Record { backend, address }));
-        }
-    }
-    Ok(records)
 }
 
 /// Removes records. For nftables, this ends accepting packets.

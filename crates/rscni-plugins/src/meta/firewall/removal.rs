@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use rscni_linux::nft::Nft;
 
 use super::{
-    backend::Backend,
+    backend::{Backend, table},
     config::Config,
     firewalld::Firewalld,
     iptables,
@@ -13,7 +13,9 @@ use super::{
 };
 use crate::{
     attach::Sandbox,
+    netfilter::{Elements, nftable},
     plugin::{BestEffort, Call, Result},
+    state::{OwnedBy, Resources},
 };
 
 /// The scope of an address that is valid beyond its link.
@@ -24,7 +26,8 @@ pub(super) fn of_call(call: &Call<'_>, config: &Config, nft: &mut Nft) -> Result
     let addresses = if let Some(result) = &call.conf.prev_result {
         records::addresses(result.ips.iter())
     } else {
-        let found = records::of_owner(nft, call.owner())?;
+        let records = &mut Accepted { nft, zone: &config.zone };
+        let found = records.find(&|by| by.is_owner(call.owner()))?;
         if !found.is_empty() {
             return Ok(found);
         }
@@ -52,30 +55,52 @@ fn container_addresses(call: &Call<'_>) -> Result<Vec<IpAddr>> {
     Ok(addresses.iter().map(|address| address.net.addr()).collect())
 }
 
-/// Removes the rules and sources of the records, and the records for which that succeeds.
-pub(super) fn remove(nft: &mut Nft, zone: &str, found: &[Record]) -> Result<()> {
-    let mut all = BestEffort::default();
-    let mut done = Vec::new();
-    for backend in Backend::ALL {
-        let records: Vec<Record> =
-            found.iter().filter(|record| record.backend == backend).copied().collect();
-        let addresses: Vec<IpAddr> = records.iter().map(|record| record.address).collect();
-        if addresses.is_empty() {
-            continue;
+/// The records of all owners with any backend.
+pub(super) struct Accepted<'a> {
+    pub(super) nft: &'a mut Nft,
+    pub(super) zone: &'a str,
+}
+
+impl Resources for Accepted<'_> {
+    type Resource = Record;
+
+    fn list(&mut self) -> Result<Vec<(OwnedBy, Record)>> {
+        let mut all = Vec::new();
+        for backend in Backend::ALL {
+            let sets = [true, false].map(|v4| backend.set(v4));
+            let found = Elements { nft: self.nft, table: table(), sets: &sets }.list()?;
+            all.extend(found.into_iter().filter_map(|(by, (_, element))| {
+                Some((by, Record { backend, address: nftable::address(&element.key)? }))
+            }));
         }
-        let outcome = match backend {
-            Backend::Nftables => Ok(()),
-            Backend::Iptables => iptables::remove(nft, &addresses),
-            // firewalld loses its sources when it stops.
-            Backend::Firewalld => {
-                Firewalld::if_running().map_or(Ok(()), |mut f| f.remove(zone, &addresses))
-            }
-        };
-        if outcome.is_ok() {
-            done.extend(records);
-        }
-        all.step(outcome);
+        Ok(all)
     }
-    all.step(records::remove(nft, &done));
-    all.finish()
+
+    /// Removes rules and sources, and the records for which that succeeds.
+    fn remove(self, found: Vec<Record>) -> Result<()> {
+        let mut all = BestEffort::default();
+        let mut done = Vec::new();
+        for backend in Backend::ALL {
+            let records: Vec<Record> =
+                found.iter().filter(|record| record.backend == backend).copied().collect();
+            let addresses: Vec<IpAddr> = records.iter().map(|record| record.address).collect();
+            if addresses.is_empty() {
+                continue;
+            }
+            let outcome = match backend {
+                Backend::Nftables => Ok(()),
+                Backend::Iptables => iptables::remove(self.nft, &addresses),
+                // firewalld loses its sources when it stops.
+                Backend::Firewalld => {
+                    Firewalld::if_running().map_or(Ok(()), |mut f| f.remove(self.zone, &addresses))
+                }
+            };
+            if outcome.is_ok() {
+                done.extend(records);
+            }
+            all.step(outcome);
+        }
+        all.step(records::remove(self.nft, &done));
+        all.finish()
+    }
 }

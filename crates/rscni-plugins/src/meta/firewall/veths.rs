@@ -5,16 +5,17 @@
 //! isolates the veth has the owner tag. The rules of iptables are those of the Go plugin and name
 //! no owner, so a set that no rule looks up records the veths with such rules.
 
-use rscni_linux::nft::{Element, ElementInfo, Nft, Set, Value, ValueType};
+use rscni_linux::nft::{Element, Nft, Set, Value, ValueType};
 
 use super::{backend::table, ingress, iptables, nftables::BRIDGES};
 use crate::{
-    netfilter::nftable,
+    netfilter::{Elements, Found, nftable},
     plugin::{BestEffort, Result},
-    state::{Owner, Stale},
+    state::{OwnedBy, Owner, Resources},
 };
 
 const WITH_RULES: &str = "firewall-iptables-links";
+const SETS: [&str; 2] = [BRIDGES, WITH_RULES];
 
 /// Records that a veth of this owner has rules of iptables.
 pub(super) fn add_record(nft: &mut Nft, owner: Owner<'_>, veth: &str) -> Result<()> {
@@ -35,43 +36,44 @@ pub(super) fn add_record(nft: &mut Nft, owner: Owner<'_>, veth: &str) -> Result<
 /// Removes the policy of the attachment's veth. `veth` is its name in the result of ADD; without a
 /// result, the elements are searched.
 pub(super) fn remove(nft: &mut Nft, owner: Owner<'_>, veth: Option<&str>) -> Result<()> {
-    let tag = owner.tag();
-    let mut find = |set: &str| match veth {
-        None => nftable::find(nft, &table(), set, |other| other == tag),
-        Some(veth) => nftable::get(nft, &table(), set, [Value::ifname(veth)], &tag),
-    };
-    let (isolated, with_rules) = (find(BRIDGES)?, find(WITH_RULES)?);
+    let Some(veth) = veth else { return Policies(nft).remove_of(&|by| by.is_owner(owner)) };
+    let (tag, mut found) = (owner.tag(), Vec::new());
+    for set in SETS {
+        found.extend(nftable::get(nft, &table(), set, [Value::ifname(veth)], &tag)?);
+    }
     let mut all = BestEffort::default();
-    if let Some(veth) = veth.filter(|_| with_rules.is_empty())
-        && ingress::is_veth(veth)?
-    {
+    if found.iter().all(|(set, _)| set != WITH_RULES) && ingress::is_veth(veth)? {
         // The Go plugin adds rules without a record.
         all.step(iptables::remove_interfaces(nft, &[veth.to_owned()]));
     }
-    all.step(remove_elements(nft, isolated, with_rules));
+    all.step(Policies(nft).remove(found));
     all.finish()
 }
 
-/// GC.
-pub(super) fn remove_stale(nft: &mut Nft, stale: &Stale<'_>) -> Result<()> {
-    let isolated = nftable::find(nft, &table(), BRIDGES, |tag| stale.has_tag(tag))?;
-    let with_rules = nftable::find(nft, &table(), WITH_RULES, |tag| stale.has_tag(tag))?;
-    remove_elements(nft, isolated, with_rules)
+pub(super) struct Policies<'a>(pub(super) &'a mut Nft);
+
+impl Policies<'_> {
+    fn elements(&mut self) -> Elements<'_, &'static str> {
+        Elements { nft: self.0, table: table(), sets: &SETS }
+    }
 }
 
-/// Removes elements, and those in [`WITH_RULES`] after their rules.
-fn remove_elements(
-    nft: &mut Nft,
-    isolated: Vec<ElementInfo>,
-    with_rules: Vec<ElementInfo>,
-) -> Result<()> {
-    let names: Vec<String> = with_rules.iter().map(|element| nftable::text(&element.key)).collect();
-    let mut all = BestEffort::default();
-    let outcome = iptables::remove_interfaces(nft, &names);
-    let done = if outcome.is_ok() { with_rules } else { Vec::new() };
-    all.step(outcome);
-    let elements: Vec<_> =
-        nftable::in_set(BRIDGES, isolated).chain(nftable::in_set(WITH_RULES, done)).collect();
-    all.step(nftable::remove_elements(nft, &table(), &elements));
-    all.finish()
+impl Resources for Policies<'_> {
+    type Resource = Found;
+
+    fn list(&mut self) -> Result<Vec<(OwnedBy, Found)>> {
+        self.elements().list()
+    }
+
+    /// Removes the elements in [`WITH_RULES`] after their rules.
+    fn remove(mut self, mut found: Vec<Found>) -> Result<()> {
+        let with_rules = found.iter().filter(|(set, _)| set == WITH_RULES);
+        let names: Vec<_> = with_rules.map(|(_, element)| nftable::text(&element.key)).collect();
+        let outcome = iptables::remove_interfaces(self.0, &names);
+        found.retain(|(set, _)| set != WITH_RULES || outcome.is_ok());
+        let mut all = BestEffort::default();
+        all.step(outcome);
+        all.step(self.elements().remove(found));
+        all.finish()
+    }
 }

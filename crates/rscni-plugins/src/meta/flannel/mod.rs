@@ -122,13 +122,7 @@ fn check(call: &Call<'_>) -> Result<()> {
 /// that are no longer valid.
 fn gc(call: &Call<'_>) -> Result<()> {
     let conf = call.conf;
-    let valid = call.valid_attachments();
-    // A file without an interface stays as long as the container has any attachment.
-    let is_valid = |saved: &SavedConfig, ifname: Option<&str>| {
-        let mut of_container =
-            valid.iter().filter(|attachment| attachment.container_id == saved.container_id());
-        of_container.any(|attachment| ifname.is_none_or(|ifname| ifname == attachment.ifname))
-    };
+    let stale = call.stale();
     let config = Config::new(conf)?;
     let for_gc = |delegated: &NetConf| {
         let delegated = of_call(delegated, conf);
@@ -144,8 +138,10 @@ fn gc(call: &Call<'_>) -> Result<()> {
     }
     for saved in saved_config::list(&config.data_dir)? {
         match saved.read(call) {
-            Ok((_, ifname)) if is_valid(&saved, ifname.as_deref()) => {}
-            Ok((Content::Ours(delegated), _)) => {
+            Ok((Content::Ours(delegated), ifname)) => {
+                if !stale.has(&saved.owner(&conf.name, ifname)) {
+                    continue;
+                }
                 let delegated = for_gc(&delegated);
                 match groups.iter_mut().find(|(other, _)| *other == delegated) {
                     Some((_, of_it)) => of_it.push(saved),

@@ -86,8 +86,9 @@ impl SavedConfig {
         Self { path, container_id: container_id.to_owned(), ifname: None }
     }
 
-    pub(super) fn container_id(&self) -> &str {
-        &self.container_id
+    /// Returns the owner, given the network and the interface in the file.
+    pub(super) fn owner(&self, network: &str, ifname: Option<String>) -> OwnedBy {
+        owner(network, self.container_id.clone(), ifname)
     }
 
     /// Reads the file. Returns its content and its interface, if known.
@@ -116,7 +117,7 @@ impl SavedConfig {
         match state_file::read(&self.path) {
             Ok(bytes) => Ok(Some(bytes)),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-            Err(error) => Err(self.failed("read", &error)),
+            Err(error) => Err(state_file::failed("read", &self.path)(error).into()),
         }
     }
 
@@ -141,21 +142,12 @@ impl SavedConfig {
             }
             state_file::write(&self.path, bytes)?.sync_all()
         };
-        write().map_err(|error| self.failed("write", &error))
+        Ok(write().map_err(state_file::failed("write", &self.path))?)
     }
 
     /// Removes the file. A missing one is not an error.
     pub(super) fn remove(&self) -> Result<()> {
-        match fs::remove_file(&self.path) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                Err(self.failed("remove", &error))
-            }
-            _ => Ok(()),
-        }
-    }
-
-    fn failed(&self, what: &str, error: &io::Error) -> crate::plugin::Failure {
-        Error::IOFailure(format!("{what} {self}: {error}")).into()
+        Ok(state_file::remove(&self.path)?)
     }
 }
 
@@ -176,13 +168,19 @@ fn about(name: &str, content: Option<&Value>) -> Option<(String, Option<String>)
     Some((container_id.to_owned(), ifname))
 }
 
+/// Returns an owner. A file without an interface belongs to all attachments of the container.
+fn owner(network: &str, container_id: String, ifname: Option<String>) -> OwnedBy {
+    let network = network.to_owned();
+    match ifname {
+        Some(ifname) => OwnedBy::Attachment { network, container_id, ifname },
+        None => OwnedBy::Container { network, container_id },
+    }
+}
+
 pub(super) fn inventory(data_dir: &Path) -> Result<Vec<Owned>> {
     let owner = |name: &str, json: &Value| {
-        let network = json.get("name")?.as_str()?.to_owned();
-        Some(match about(name, Some(json))? {
-            (container_id, Some(ifname)) => OwnedBy::Attachment { network, container_id, ifname },
-            (container_id, None) => OwnedBy::Container { network, container_id },
-        })
+        let (container_id, ifname) = about(name, Some(json))?;
+        Some(self::owner(json.get("name")?.as_str()?, container_id, ifname))
     };
     inventory::json_files(data_dir, |name| about(name, None).is_some(), owner)
 }
@@ -197,7 +195,7 @@ pub(super) fn list(data_dir: &str) -> Result<Vec<SavedConfig>> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
         entries => entries.and_then(Iterator::collect::<io::Result<Vec<_>>>),
     };
-    let entries = entries.map_err(|error| Error::IOFailure(format!("list {data_dir}: {error}")))?;
+    let entries = entries.map_err(state_file::failed("list", Path::new(data_dir)))?;
     let entries = entries.iter().filter(|entry| !state_file::sweep(&entry.path()));
     let files = entries.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_file()));
     let saved = files.filter_map(|entry| {

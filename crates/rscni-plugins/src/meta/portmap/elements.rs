@@ -5,7 +5,7 @@
 //! address that the port leads to now belongs to the calling container. Another attachment of the
 //! same container waits until the port is free ([`standby`](super::standby)).
 
-use std::net::IpAddr;
+use std::{collections::HashSet, net::IpAddr};
 
 use ipnet::IpNet;
 use rscni::Error;
@@ -18,15 +18,15 @@ use super::{
     names::{self, Group, SETS, is_of_sources, table},
     nft_program,
     skeleton::Part,
-    standby::{Found, Step, Waiting, is_sibling},
+    standby::{Step, Waiting, is_sibling},
 };
 use crate::{
     netfilter::{
-        iptables,
+        Elements, Found, iptables,
         nftable::{self, ELEMENTS_AT_ONCE, has_tag},
     },
     plugin::{Call, Result},
-    state::{Owner, Stale},
+    state::{OwnedBy, Owner, Resources},
 };
 
 pub(super) struct Removed {
@@ -121,27 +121,27 @@ fn make_room(
     owner: Owner<'_>,
     entries: &mut [Entry<'_>],
 ) -> Result<()> {
-    let mut tags = vec![owner.tag()];
+    let mut owners = vec![OwnedBy::of_tag(&owner.tag())];
     for entry in entries.iter_mut() {
         entry.waits = false;
         let (map, forward) = &entry.forward;
         let Some(holder) = nft.get_element(&table(), map, &forward.key)? else { continue };
         let tag = holder.comment.clone().unwrap_or_default();
-        if tags.contains(&tag) {
+        let by = OwnedBy::of_tag(&tag);
+        if owners.contains(&by) {
             continue;
         }
         if target(&holder) == Some(entry.target) {
-            tags.push(tag);
+            owners.push(by);
         } else if is_sibling(&tag, call) {
             entry.waits = true;
         } else {
             return Err(taken(entry, &holder).into());
         }
     }
-    let is_stale = |tag: &str| tags.iter().any(|other| other == tag);
     let sets = nft.sets(&table())?;
-    let found = find_tagged(nft, &sets, is_stale)?;
-    take_out(nft, &sets, &found, &is_stale)?;
+    let found = find(nft, &sets, &|by| owners.contains(by))?;
+    take_out(nft, &sets, &found)?;
     let mut ownerless = Vec::new();
     for entry in entries.iter_mut().filter(|entry| !entry.waits) {
         let (map, forward) = &entry.forward;
@@ -177,24 +177,22 @@ fn removed(element: &ElementInfo) -> Removed {
     }
 }
 
-/// Removes the attachment's mappings. The configuration and addresses of ADD, if known, save a
-/// search.
+/// Removes the mappings of wanted owners. The owner, configuration and addresses of an ADD, if
+/// known, save a search.
 pub(super) fn remove(
     nft: &mut Nft,
-    owner: Owner<'_>,
-    known: Option<(&Config, &[IpNet])>,
+    is_wanted: &dyn Fn(&OwnedBy) -> bool,
+    known: Option<(Owner<'_>, &Config, &[IpNet])>,
 ) -> Result<Vec<Removed>> {
-    let tag = owner.tag();
     // No other attachment may begin to wait for a port that is about to be removed.
     let _lock = iptables::lock()?;
     let sets = nft.sets(&table())?;
-    let is_own = |other: &str| other == tag;
     let found = match known {
-        Some((config, nets)) => find_known(nft, &sets, owner, config, nets)?,
+        Some((owner, config, nets)) => find_known(nft, &sets, owner, config, nets)?,
         None => None,
     };
-    let found = found.map_or_else(|| find_tagged(nft, &sets, is_own), Ok)?;
-    take_out(nft, &sets, &found, &is_own)
+    let found = found.map_or_else(|| find(nft, &sets, is_wanted), Ok)?;
+    take_out(nft, &sets, &found)
 }
 
 /// Returns the elements of the mappings, if all exist and are this owner's. Otherwise there may be
@@ -228,39 +226,24 @@ fn find_known(
     Ok(Some(found))
 }
 
-/// GC.
-pub(super) fn remove_stale(nft: &mut Nft, stale: &Stale<'_>) -> Result<Vec<Removed>> {
-    let _lock = iptables::lock()?;
-    let sets = nft.sets(&table())?;
-    let is_stale = |tag: &str| stale.has_tag(tag);
-    let found = find_tagged(nft, &sets, is_stale)?;
-    take_out(nft, &sets, &found, &is_stale)
-}
-
-/// Returns all elements with a wanted tag. Reads every port of the host.
-fn find_tagged(
+/// Returns all elements of wanted owners. Reads every port of the host.
+fn find(
     nft: &mut Nft,
     sets: &[String],
-    is_wanted: impl Fn(&str) -> bool,
+    is_wanted: &dyn Fn(&OwnedBy) -> bool,
 ) -> Result<Vec<Found>> {
-    let mut found = Vec::new();
-    for set in sets.iter().filter(|set| set.starts_with(SETS)) {
-        let elements = nftable::find(nft, &table(), set, &is_wanted)?;
-        found.extend(elements.into_iter().map(|element| (set.clone(), element)));
-    }
-    Ok(found)
+    let sets: Vec<&str> =
+        sets.iter().map(String::as_str).filter(|set| set.starts_with(SETS)).collect();
+    Elements { nft, table: table(), sets: &sets }.find(is_wanted)
 }
 
 /// Removes the elements. The same transaction activates the mappings that wait for their ports,
-/// except those whose tag `is_removed`. So after a failure or a kill, every port is unchanged or
-/// has its successor.
-fn take_out(
-    nft: &mut Nft,
-    sets: &[String],
-    found: &[Found],
-    is_removed: &dyn Fn(&str) -> bool,
-) -> Result<Vec<Removed>> {
+/// except those of the same owners. So after a failure or a kill, every port is unchanged or has
+/// its successor.
+fn take_out(nft: &mut Nft, sets: &[String], found: &[Found]) -> Result<Vec<Removed>> {
     let waiting = Waiting::read(nft, sets)?;
+    let tags: HashSet<_> =
+        found.iter().filter_map(|(_, element)| element.comment.as_deref()).collect();
     let mut gone = Vec::new();
     let mut steps = Vec::new();
     let mut rest: Vec<&Found> = found.iter().collect();
@@ -276,7 +259,7 @@ fn take_out(
         };
         let (remove, others) = rest.into_iter().partition(belongs);
         rest = others;
-        steps.push(Step { remove, activate: waiting.successor(map, element, is_removed) });
+        steps.push(Step { remove, activate: waiting.successor(map, element, &tags) });
     }
     steps.extend(rest.into_iter().map(|element| Step { remove: vec![element], activate: vec![] }));
 

@@ -105,7 +105,9 @@ fn remove(
     known: Option<(&Config, &[IpNet])>,
 ) -> (Vec<Removed>, Result<()>) {
     let (mut all, mut removed) = (BestEffort::default(), Vec::new());
-    all.step(elements::remove(nft, owner, known).map(|elements| removed = elements));
+    let known = known.map(|(config, nets)| (owner, config, nets));
+    let elements = elements::remove(nft, &|by| by.is_owner(owner), known);
+    all.step(elements.map(|elements| removed = elements));
     all.step(go_nftables::remove(nft, owner.container_id));
     all.step(iptables::remove(nft, owner));
     (removed, all.finish())
@@ -165,7 +167,8 @@ fn gc(call: &Call<'_>) -> Result<()> {
     let mut nft = Nft::open()?;
     let mut all = BestEffort::default();
     let mut removed = Vec::new();
-    all.step(elements::remove_stale(&mut nft, &stale).map(|elements| removed = elements));
+    let elements = elements::remove(&mut nft, &|by| stale.has(by), None);
+    all.step(elements.map(|elements| removed = elements));
     all.step(iptables::CONTAINERS.remove_stale(&mut nft, &stale));
     forget_flows(elements::udp_ports(&removed).collect(), std::iter::empty(), &removed);
     all.finish()

@@ -6,19 +6,18 @@
 //! also activates a waiting one. Both kinds of calls hold a lock, so that neither misses a change
 //! of the other.
 
+use std::collections::HashSet;
+
 use rscni_linux::nft::{Element, ElementInfo, Nft, Transaction, Value};
 use sha2::{Digest, Sha256};
 
 use super::names::{self, active, is_of_sources, table};
 use crate::{
     attach::Sandbox,
-    netfilter::nftable,
+    netfilter::{Found, nftable},
     plugin::{Call, Result},
     state::owner,
 };
-
-/// An existing element and the name of its set.
-pub(super) type Found = (String, ElementInfo);
 
 /// Returns the waiting form of an element.
 pub(super) fn element(active: &Element, tag: &str) -> Element {
@@ -60,18 +59,18 @@ impl Waiting {
     }
 
     /// Returns all elements of the mapping that takes over the port of `removed`, an element of the
-    /// map `map`. Mappings whose tag `is_removed` are no candidates.
+    /// map `map`. Mappings with these tags are removed too, so they are no candidates.
     pub(super) fn successor(
         &self,
         map: &str,
         removed: &ElementInfo,
-        is_removed: &dyn Fn(&str) -> bool,
+        tags: &HashSet<&str>,
     ) -> Vec<&Found> {
         let waits = |(set, element): &&Found| {
             *set == names::standby(map)
                 && element.key.len() == removed.key.len() + 4
                 && element.key.starts_with(&removed.key)
-                && element.comment.as_deref().is_some_and(|tag| !is_removed(tag))
+                && element.comment.as_deref().is_some_and(|tag| !tags.contains(tag))
         };
         // Ordered by hash, so that the same attachment takes over all ports of another.
         let hash = |(_, element): &&Found| element.key[removed.key.len()..].to_vec();

@@ -3,7 +3,6 @@
 
 use std::{
     fs,
-    io::ErrorKind,
     path::{Path, PathBuf},
 };
 
@@ -13,8 +12,8 @@ use serde::{Deserialize, Serialize};
 
 use super::attributes::Attributes;
 use crate::{
-    plugin::{BestEffort, Call, Failure, Result},
-    state::{Owned, OwnedBy, Owner, Stale, inventory, state_file},
+    plugin::{Call, Failure, Result, best_effort},
+    state::{Owned, OwnedBy, Owner, Resources, inventory, state_file},
 };
 
 /// The content of the file.
@@ -148,8 +147,8 @@ impl Backup {
     pub(super) fn content(&self) -> Result<Option<Vec<u8>>> {
         match state_file::read(&self.path) {
             Ok(content) => Ok(Some(content)),
-            Err(error) if is_absent(&error) => Ok(None),
-            Err(error) => Err(failed("read", &self.path, &error)),
+            Err(error) if state_file::is_absent(&error) => Ok(None),
+            Err(error) => Err(state_file::failed("read", &self.path)(error).into()),
         }
     }
 
@@ -170,7 +169,7 @@ impl Backup {
             state = state.with_peer_mtu(peer_mtu);
         }
         let dir = self.path.parent().unwrap_or(Path::new("/"));
-        rscni_linux::make_directory(dir, 0o755).map_err(|error| failed("make", dir, &error))?;
+        rscni_linux::make_directory(dir, 0o755).map_err(state_file::failed("make", dir))?;
         let mut content = Vec::new();
         let formatter = serde_json::ser::PrettyFormatter::with_indent(b" ");
         let mut serializer = serde_json::Serializer::with_formatter(&mut content, formatter);
@@ -181,9 +180,8 @@ impl Backup {
     }
 
     fn put(&self, content: &[u8]) -> Result<()> {
-        state_file::write(&self.path, content)
-            .map(drop)
-            .map_err(|error| failed("write", &self.path, &error))
+        state_file::write(&self.path, content).map_err(state_file::failed("write", &self.path))?;
+        Ok(())
     }
 
     /// Restores the content of the file.
@@ -196,46 +194,45 @@ impl Backup {
 
     /// Removes the file. A missing one is not an error.
     pub(super) fn remove(&self) -> Result<()> {
-        match fs::remove_file(&self.path) {
-            Err(error) if !is_absent(&error) => Err(failed("remove", &self.path, &error)),
-            _ => Ok(()),
-        }
+        Ok(state_file::remove(&self.path)?)
     }
+}
 
-    /// Removes the files of attachments that are no longer valid. A file of the Go plugin names no
-    /// network, so it stays.
-    pub(super) fn remove_stale(data_dir: &Path, stale: &Stale<'_>) -> Result<()> {
-        let entries = match fs::read_dir(data_dir) {
-            Err(error) if is_absent(&error) => return Ok(()),
-            entries => entries.map_err(|error| failed("list", data_dir, &error))?,
+/// The files of all attachments in a directory. A file of the Go plugin names no network.
+pub(super) struct Backups<'a>(pub(super) &'a Path);
+
+impl Resources for Backups<'_> {
+    type Resource = Backup;
+
+    fn list(&mut self) -> Result<Vec<(OwnedBy, Backup)>> {
+        let failed = state_file::failed("list", self.0);
+        let entries = match fs::read_dir(self.0) {
+            Err(error) if state_file::is_absent(&error) => return Ok(Vec::new()),
+            entries => entries.map_err(&failed)?,
         };
-        let mut all = BestEffort::default();
+        let mut found = Vec::new();
         for entry in entries {
-            let path = entry.map_err(|error| failed("list", data_dir, &error))?.path();
+            let path = entry.map_err(&failed)?.path();
             if state_file::sweep(&path)
                 || path.extension().is_none_or(|extension| extension != "json")
             {
                 continue;
             }
-            let saved = Self { path };
-            match saved.read() {
-                Ok(Some(State { rscni: Some(about), .. })) if stale.has_tag(&about.owner) => {
-                    all.step(saved.remove());
+            let saved = Backup { path };
+            let by = match saved.read() {
+                Ok(state) => state.and_then(|it| Some(OwnedBy::of_tag(&it.rscni?.owner))),
+                Err(Failure(error)) => {
+                    Some(OwnedBy::Unreadable { network: None, why: error.details().into() })
                 }
-                outcome => all.step(outcome.map(drop)),
-            }
+            };
+            found.extend(by.map(|by| (by, saved)));
         }
-        all.finish()
+        Ok(found)
     }
-}
 
-/// Whether the file or its directory is missing.
-fn is_absent(error: &std::io::Error) -> bool {
-    matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory)
-}
-
-fn failed(verb: &str, path: &Path, error: &std::io::Error) -> Failure {
-    Error::IOFailure(format!("{verb} {}: {error}", path.display())).into()
+    fn remove(self, files: Vec<Backup>) -> Result<()> {
+        best_effort(files.iter().map(Backup::remove))
+    }
 }
 
 /// See [`fuzzing`](crate::fuzzing::saved).

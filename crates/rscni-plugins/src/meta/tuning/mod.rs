@@ -15,14 +15,14 @@ use rscni_linux::{Link, Netlink, Netns, announce, sysctl};
 
 use self::{
     attributes::Attributes,
-    backup::{Backup, State},
+    backup::{Backup, Backups, State},
     config::{Config, Sysctl},
     peer::Peer,
 };
 use crate::{
     attach::Sandbox,
-    plugin::{BestEffort, Call, Commands, Facts, Plugin, Result, StateFiles, differs},
-    state::Undo,
+    plugin::{Call, Commands, Facts, Plugin, Result, StateFiles, best_effort, differs},
+    state::{Resources, Undo},
 };
 
 pub(crate) const TUNING: Plugin = Plugin {
@@ -124,7 +124,6 @@ fn write_back(
     settings: &[Sysctl],
     before: Vec<rscni_linux::Result<String>>,
 ) -> Result<()> {
-    let mut all = BestEffort::default();
     let outcomes: Vec<_> = netns.enter(|| {
         let known = settings
             .iter()
@@ -133,10 +132,7 @@ fn write_back(
             .filter_map(|(setting, value)| Some((setting, value.ok()?)));
         known.map(|(setting, value)| sysctl::set(&setting.path, &value).map(drop)).collect()
     })?;
-    for outcome in outcomes {
-        all.step(outcome);
-    }
-    all.finish()
+    best_effort(outcomes)
 }
 
 /// Restores the attributes of a link, each even if the kernel rejects another.
@@ -160,11 +156,8 @@ fn del(call: &Call<'_>) -> Result<()> {
     let Some(state) = saved.read()?.filter(|state| !state.is_of_another(owner)) else {
         return Ok(());
     };
-    let mut all = BestEffort::default();
-    all.step(restore_from(call, &state));
-    // Always, so that a second DEL succeeds.
-    all.step(saved.remove());
-    all.finish()
+    // The file is always removed, so that a second DEL succeeds.
+    best_effort([restore_from(call, &state), saved.remove()])
 }
 
 /// Restores the interface, if it exists and is the one that was changed.
@@ -172,12 +165,9 @@ fn restore_from(call: &Call<'_>, state: &State) -> Result<()> {
     let Some(mut sandbox) = Sandbox::open_if_there(call)? else { return Ok(()) };
     match sandbox.netlink.find_link(&call.args.ifname)? {
         Some(link) if state.is_about(&link) => {
-            let mut all = BestEffort::default();
-            all.step(restore(&mut sandbox.netlink, link.index, &state.attributes()));
-            if let Some(mtu) = state.peer_mtu() {
-                all.step(restore_peer(&sandbox.netns, &link, mtu));
-            }
-            all.finish()
+            let restored = restore(&mut sandbox.netlink, link.index, &state.attributes());
+            let peer = state.peer_mtu().map(|mtu| restore_peer(&sandbox.netns, &link, mtu));
+            best_effort([restored, peer.unwrap_or(Ok(()))])
         }
         _ => Ok(()),
     }
@@ -190,10 +180,7 @@ fn check(call: &Call<'_>) -> Result<()> {
         return Ok(());
     }
     let mut sandbox = Sandbox::open(call)?;
-    let link = sandbox.netlink.find_link(&call.args.ifname)?;
-    let link = link.ok_or_else(|| {
-        differs(format!("interface {} is missing in {}", call.args.ifname, sandbox.path))
-    })?;
+    let link = sandbox.require_link(&call.args.ifname)?;
     for (setting, value) in config.sysctls.iter().zip(read(&sandbox.netns, &config.sysctls)?) {
         check_sysctl(setting, value, &sandbox.path)?;
     }
@@ -246,9 +233,8 @@ fn check_attributes(link: &Link, wanted: &Attributes, sandbox: &str) -> Result<(
 }
 
 fn gc(call: &Call<'_>) -> Result<()> {
-    let conf = call.conf;
     let stale = call.stale();
-    Backup::remove_stale(&config::data_dir(conf)?, &stale)
+    Backups(&config::data_dir(call.conf)?).remove_of(&|by| stale.has(by))
 }
 
 fn status(call: &Call<'_>) -> Result<()> {

@@ -323,7 +323,7 @@ impl<'a> LeaseTable<'a> {
             self.wakes.remove(&(wake, key.clone()));
         }
         log(format_args!("{key}: {why}"));
-        if let Err(error) = self.store.remove(key) {
+        if let Err(error) = self.store.remove_file(key) {
             log(format_args!("{key}: {error}"));
         }
         if let Some(connection) = entry.connection {
