@@ -83,6 +83,17 @@ pub const FOR_KUBERNETES: &[Package] = &[
     IPROUTE2,
 ];
 
+/// For Kubernetes' own end-to-end tests: tools that their pods call.
+pub const FOR_UPSTREAM_KUBERNETES: &[Package] = &[
+    package("bash", &["/usr/bin/bash", "/bin/bash"]),
+    package("bind9-dnsutils", &["/usr/bin/dig"]),
+    package("curl", &["/usr/bin/curl"]),
+    package("libc-bin", &["/usr/bin/getent"]),
+    package("netcat-openbsd", &["/usr/bin/nc", "/bin/nc"]),
+    package("wget", &["/usr/bin/wget"]),
+    IPROUTE2,
+];
+
 /// Makes sure that all `packages` are installed; messages name `purpose`.
 pub fn ensure(purpose: &str, packages: &[Package]) -> Result<()> {
     let missing = missing(packages, |file| Path::new(file).exists());

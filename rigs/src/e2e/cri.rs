@@ -189,6 +189,15 @@ impl Cri {
         Ok(running.filter_map(|sandbox| Some((sandbox.metadata?.name, sandbox.id))).collect())
     }
 
+    /// The ids of all pods in a Kubernetes namespace, running or not.
+    pub(super) fn all_pod_sandboxes(&self, namespace: &str) -> Result<Vec<String>> {
+        let answer = self.runtime.block_on(rscni_cri::list_pod_sandbox(&self.socket))?;
+        let is_in = |metadata: &PodSandboxMetadata| metadata.namespace == namespace;
+        let mut all = answer.message;
+        all.retain(|sandbox| sandbox.metadata.as_ref().is_some_and(is_in));
+        Ok(all.into_iter().map(|sandbox| sandbox.id).collect())
+    }
+
     /// Checks that the service answers.
     pub(super) fn version(&self) -> Result<()> {
         self.call("Version", &Empty {}).map(|Empty {}| ())

@@ -9,7 +9,7 @@ use std::path::Path;
 use anyhow::{Context, Result};
 use fs_err as fs;
 use serde_json::{Value, json};
-use xtask::oci;
+use xtask::{oci, program};
 
 /// Name of the imported image.
 pub(super) const NAME: &str = "localhost/rscni/busybox:latest";
@@ -19,7 +19,6 @@ pub(super) const NAME: &str = "localhost/rscni/busybox:latest";
 const COMMAND: [&str; 2] = ["/bin/sleep", "3600"];
 
 const BUSYBOX: &str = "/usr/bin/busybox";
-const APPLETS: [&str; 6] = ["sh", "ip", "ping", "cat", "sleep", "nc"];
 
 /// Writes the archive.
 pub(super) fn write(archive: &Path) -> Result<()> {
@@ -38,7 +37,8 @@ pub(super) fn layer() -> Result<Vec<u8>> {
     layer_with(&[])
 }
 
-/// The layer with more files: paths in the image, and their sources.
+/// The layer with more files: paths in the image, and their sources. They replace programs of
+/// busybox.
 pub(super) fn layer_with(files: &[(&str, &Path)]) -> Result<Vec<u8>> {
     let mut tar = tar::Builder::new(Vec::new());
     for (path, source) in files {
@@ -46,7 +46,11 @@ pub(super) fn layer_with(files: &[(&str, &Path)]) -> Result<Vec<u8>> {
             .with_context(|| format!("read {}", source.display()))?;
     }
     tar.append_path_with_name(BUSYBOX, "bin/busybox").with_context(|| format!("read {BUSYBOX}"))?;
-    for applet in APPLETS {
+    let is_replaced = |applet: &str| {
+        files.iter().any(|(path, _)| path.strip_prefix("bin/").is_some_and(|name| name == applet))
+    };
+    let applets = program::output_of(&format!("{BUSYBOX} --list"))?;
+    for applet in applets.lines().filter(|applet| *applet != "busybox" && !is_replaced(applet)) {
         let mut header = tar::Header::new_gnu();
         header.set_entry_type(tar::EntryType::Symlink);
         header.set_size(0);

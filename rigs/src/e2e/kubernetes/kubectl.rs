@@ -40,9 +40,17 @@ pub(super) fn get(what: &str) -> Result<Value> {
 
 /// Creates or changes objects.
 pub(super) fn apply(objects: &[Value]) -> Result<()> {
-    let list = serde_json::json!({"apiVersion": "v1", "kind": "List", "items": objects});
+    with_input("apply", &serde_json::json!({"apiVersion": "v1", "kind": "List", "items": objects}))
+}
+
+/// Replaces an object.
+pub(super) fn replace(object: &Value) -> Result<()> {
+    with_input("replace", object)
+}
+
+fn with_input(action: &str, object: &Value) -> Result<()> {
     let mut kubectl = command();
-    kubectl.args(["apply", "-f", "-"]);
+    kubectl.args([action, "-f", "-"]);
     let mut child = kubectl
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
@@ -53,10 +61,14 @@ pub(super) fn apply(objects: &[Value]) -> Result<()> {
         .stdin
         .take()
         .expect("stdin is piped")
-        .write_all(list.to_string().as_bytes())
+        .write_all(object.to_string().as_bytes())
         .context("write to kubectl")?;
     let output = child.wait_with_output().context("wait for kubectl")?;
     let errors = String::from_utf8_lossy(&output.stderr);
-    ensure!(output.status.success(), "kubectl apply failed ({}): {errors}\n{list}", output.status);
+    ensure!(
+        output.status.success(),
+        "kubectl {action} failed ({}): {errors}\n{object}",
+        output.status
+    );
     Ok(())
 }

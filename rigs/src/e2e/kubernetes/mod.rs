@@ -6,7 +6,7 @@
 //! - [`lan`] is the network between the machines, [`control_plane`] and [`node`] are the machines,
 //!   [`cluster`] is all of them.
 //! - [`pod_network`] makes the nodes ready for pods.
-//! - [`measure`] compares the plugins with the Go plugins.
+//! - [`measure`] compares the plugins with the Go plugins. [`upstream`] runs Kubernetes' own tests.
 //! - [`scenarios`] are the tests. They use [`kubectl`], [`pods`], [`leaks`] and
 //!   [`replaced`].
 //!
@@ -27,6 +27,7 @@ mod replaced;
 mod scenarios;
 mod site;
 mod traffic;
+mod upstream;
 
 use std::{
     path::{Path, PathBuf},
@@ -35,12 +36,12 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail};
-use clap::{Subcommand, ValueEnum};
+use clap::Subcommand;
 use fs_err as fs;
 use rustix::mount::{mount_bind, mount_bind_recursive};
 use xtask::{dist, go, packages, program, tally::Tally};
 
-use self::{cluster::Cluster, scenarios::Scenario, site::Site};
+use self::{cluster::Cluster, site::Site};
 use super::report;
 use crate::mounts::{mount, mount_overlay};
 
@@ -54,6 +55,9 @@ const RIG: &str = "/mnt/cluster/rigs";
 
 /// Directory of the Go plugins in the cluster's directory.
 const GO_PLUGINS: &str = "go-plugins";
+
+/// Name of the node daemon. A copy in the cluster's directory runs without a pod.
+const RSCNID: &str = "rscnid";
 
 /// The debug plugins: names of packages and programs.
 const DEBUG_PLUGINS: [&str; 2] = ["rscni-debug", "async-rscni-debug"];
@@ -70,9 +74,8 @@ pub(crate) struct Options {
     /// Number of nodes.
     #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u8).range(2..=5))]
     nodes: u8,
-    /// Run only this scenario; can be given several times [default: all].
-    #[arg(long, value_name = "SCENARIO")]
-    only: Vec<Scenario>,
+    #[command(flatten)]
+    scenarios: scenarios::Selection,
     /// Leave the cluster running.
     #[arg(long)]
     keep: bool,
@@ -82,13 +85,19 @@ pub(crate) struct Options {
     /// Instead of the scenarios, measure the network of pods with these and the Go plugins.
     #[arg(long)]
     measure: bool,
-    /// Also build the upstream end-to-end tests of the network.
-    #[arg(long)]
+    /// Instead of the scenarios, run Kubernetes' own end-to-end tests of the network.
+    #[arg(long, conflicts_with = "measure")]
     upstream: bool,
 }
 
 #[derive(Subcommand)]
 enum Action {
+    /// Build the programs of the cluster, and nothing else.
+    Build {
+        /// The directory for programs that are built once [default: that of the other rigs].
+        #[arg(long, value_name = "DIR")]
+        cache: Option<PathBuf>,
+    },
     /// Remove clusters that were kept.
     Down,
 }
@@ -104,12 +113,21 @@ pub(crate) struct InsideOptions {
     keep: bool,
     #[arg(long)]
     measure: bool,
+    /// The directory of the upstream tests.
     #[arg(long)]
-    only: Vec<Scenario>,
+    upstream: Option<PathBuf>,
+    #[command(flatten)]
+    scenarios: scenarios::Selection,
 }
 
 /// Builds the programs, and runs the scenarios in a new cluster.
 pub(crate) fn run(options: &Options) -> Result<ExitCode> {
+    if let Some(Action::Build { cache }) = &options.action {
+        go::toolchain()?;
+        programs::cluster(&cache_directory(cache.as_deref())?)?;
+        go::plugins(None)?;
+        return Ok(ExitCode::SUCCESS);
+    }
     if !program::is_root() {
         bail!(
             "the Kubernetes cluster needs root, for namespaces and control groups; type:\n\n    \
@@ -122,21 +140,23 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
     }
     go::toolchain()?;
     packages::ensure("the Kubernetes cluster", packages::FOR_KUBERNETES)?;
-    let cache = match &options.cache {
-        Some(cache) => std::path::absolute(cache)?,
-        None => go::cache()?,
-    };
+    let cache = cache_directory(options.cache.as_deref())?;
     let programs = programs::cluster(&cache)?;
     let go_plugins = go::plugins(None)?;
-    if options.upstream {
-        println!("{}", programs::upstream_tests(&cache)?.join("network").display());
-    }
+    let tests = if options.upstream {
+        packages::ensure("the upstream tests", packages::FOR_UPSTREAM_KUBERNETES)?;
+        Some(programs::upstream_tests(&cache)?)
+    } else {
+        None
+    };
     let (image, _) = xtask::image::build()?;
     let mut built = Vec::new();
     for name in DEBUG_PLUGINS {
         built.push((name, dist::build(name, name)?));
     }
+    let rscnid = dist::build(RSCNID, RSCNID)?;
     let site = Site::new(options.keep)?;
+    fs::copy(rscnid, site.directory().join(RSCNID))?;
     let plugins = site.directory().join("plugins");
     fs::create_dir(&plugins)?;
     for (name, program) in built {
@@ -153,16 +173,18 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
     let nodes = options.nodes.to_string();
     let path = |path: &Path| path.to_str().map(str::to_owned).context("a path is not UTF-8");
     let (directory, programs) = (path(site.directory())?, path(&programs)?);
+    let tests = tests.as_deref().map(path).transpose()?;
     let mut arguments = vec![INSIDE, &directory, &programs, "--nodes", &nodes];
-    let only: Vec<_> = options.only.iter().filter_map(ValueEnum::to_possible_value).collect();
-    for scenario in &only {
-        arguments.extend(["--only", scenario.get_name()]);
-    }
+    let scenarios = options.scenarios.arguments();
+    arguments.extend(scenarios.iter().map(String::as_str));
     if options.keep {
         arguments.push("--keep");
     }
     if options.measure {
         arguments.push("--measure");
+    }
+    if let Some(tests) = &tests {
+        arguments.extend(["--upstream", tests]);
     }
     let passed = site.run(&rig, &arguments)?;
     if options.keep {
@@ -175,6 +197,10 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
         );
     }
     Ok(if passed { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn cache_directory(named: Option<&Path>) -> Result<PathBuf> {
+    named.map_or_else(go::cache, |named| Ok(std::path::absolute(named)?))
 }
 
 /// Copies the files of a directory into a new one.
@@ -211,8 +237,10 @@ pub(crate) fn run_inside(options: &InsideOptions) -> Result<ExitCode> {
     println!("  all nodes are Ready");
     if options.measure {
         measure::run(&cluster)?;
+    } else if options.upstream.is_some() {
+        upstream::run(&cluster, &mut tally)?;
     } else {
-        scenarios::run(&mut cluster, &options.only, &mut tally);
+        scenarios::run(&mut cluster, &options.scenarios, &mut tally);
     }
     println!("Kubernetes: {tally}");
     if options.keep {
@@ -240,11 +268,14 @@ fn mount_directories(options: &InsideOptions) -> Result<()> {
     let mnt = options.directory.join("mnt");
     fs::create_dir(&mnt)?;
     mount("tmpfs", &mnt, "mode=755")?;
-    for (source, name) in [
+    let plugins = options.directory.join("plugins");
+    let mut directories = vec![
         (&options.directory, "cluster"),
         (&options.programs, "programs"),
-        (&options.directory.join("plugins"), "plugins"),
-    ] {
+        (&plugins, "plugins"),
+    ];
+    directories.extend(options.upstream.as_ref().map(|tests| (tests, "tests")));
+    for (source, name) in directories {
         let target = mnt.join(name);
         fs::create_dir(&target)?;
         mount_bind(source, &target).with_context(|| format!("bind {}", source.display()))?;

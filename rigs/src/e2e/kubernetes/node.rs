@@ -109,7 +109,7 @@ impl Node {
         };
         node.connect()?;
         node.start_part(Part::Containerd)?;
-        images::import(&node)?;
+        images::import(&node, &images::directory())?;
         node.start_part(Part::Kubelet)?;
         node.start_part(Part::Proxy)?;
         Ok(node)

@@ -12,9 +12,11 @@ pub(super) const NAME: &str = "rscni";
 /// Makes every node ready for pods.
 pub(super) fn install(cluster: &Cluster) -> Result<()> {
     // The API server connects to webhooks and proxies to pods, but its machine is not a Node. It
-    // has no tunnel to the nodes behind the router.
-    let mut near = cluster.nodes().filter(|node| node.machine.is_near());
-    near.try_for_each(add_routes_of_control_plane)?;
+    // has no tunnel to the nodes behind the router: the first node forwards its packets to them.
+    for node in cluster.nodes() {
+        let gateway = if node.machine.is_near() { node } else { cluster.node(0) };
+        add_routes_of_control_plane(node, gateway)?;
+    }
     kubectl::run(&format!("apply -k {CLUSTER}/deploy")).map(drop)
 }
 
@@ -25,9 +27,9 @@ pub(super) fn pod_cidrs(node: &Node) -> Result<Vec<String>> {
     Ok(networks.iter().filter_map(Value::as_str).map(str::to_owned).collect())
 }
 
-fn add_routes_of_control_plane(node: &Node) -> Result<()> {
+fn add_routes_of_control_plane(node: &Node, gateway: &Node) -> Result<()> {
     for network in pod_cidrs(node)? {
-        let [ipv4, ipv6] = node.machine.addresses();
+        let [ipv4, ipv6] = gateway.machine.addresses();
         let gateway = if network.contains(':') { ipv6 } else { ipv4 };
         program::output_of(&format!(
             "nsenter {} ip route replace {network} via {gateway}",

@@ -47,13 +47,26 @@ pub(super) fn cluster(cache: &Path) -> Result<PathBuf> {
     })
 }
 
-/// The upstream end-to-end tests of the network, in the program `network`.
+/// The upstream end-to-end tests of the network, in the program `network`, with the files that
+/// their images need.
 pub(super) fn upstream_tests(cache: &Path) -> Result<PathBuf> {
     let title = format!("the end-to-end tests of Kubernetes {VERSION}");
     build(cache, "kubernetes-tests", &title, |directory| {
         let mut go = command("");
-        go.args(["test", "-c", "-o"]).arg(directory.join("network"));
-        with_progress(go.args(FLAGS).arg("./network"))
+        // Vetting every package takes longer than the compilation.
+        go.args(["test", "-c", "-vet=off", "-o"]).arg(directory.join("network"));
+        with_progress(go.args(FLAGS).arg("./network"))?;
+        let mut go = command("");
+        go.arg("build").arg("-o").arg(directory.join("")).args(FLAGS);
+        with_progress(go.arg("k8s.io/kubernetes/test/images/regression-issue-74839"))?;
+        let mut list = command("");
+        list.args(["list", "-m", "-f", "{{.Dir}}", "k8s.io/kubernetes"]);
+        let sources = program::capture(&mut list)?;
+        let certificates = Path::new(sources.trim()).join("test/images/agnhost/porter");
+        for name in ["localhost.crt", "localhost.key"] {
+            fs::write(directory.join(name), fs::read(certificates.join(name))?)?;
+        }
+        Ok(())
     })
 }
 

@@ -1,11 +1,13 @@
-// CoreDNS with the plugins that a cluster needs.
+// CoreDNS with the plugins that a cluster and the upstream tests need.
 package main
 
 import (
 	_ "github.com/coredns/coredns/plugin/cache"
 	_ "github.com/coredns/coredns/plugin/errors"
 	_ "github.com/coredns/coredns/plugin/health"
+	_ "github.com/coredns/coredns/plugin/hosts"
 	_ "github.com/coredns/coredns/plugin/kubernetes"
+	_ "github.com/coredns/coredns/plugin/log"
 	_ "github.com/coredns/coredns/plugin/ready"
 
 	"github.com/coredns/coredns/core/dnsserver"
@@ -13,7 +15,9 @@ import (
 )
 
 func init() {
-	dnsserver.Directives = []string{"errors", "health", "ready", "cache", "kubernetes"}
+	dnsserver.Directives = []string{
+		"errors", "log", "health", "ready", "cache", "hosts", "kubernetes",
+	}
 }
 
 func main() {
