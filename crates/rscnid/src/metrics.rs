@@ -149,7 +149,7 @@ impl Metrics {
         let routes = core.map_or(0, |core| core.desired().keys().filter(is_route).count());
         self.peers.set(number(core.map_or(0, crate::podnet::Core::peers)));
         self.routes.set(number(routes));
-        self.problems.set(number(daemon.problems().len()));
+        self.problems.set(number(daemon.problems().count()));
     }
 }
 

@@ -10,7 +10,7 @@ use std::{
     time::Duration,
 };
 
-use crate::podnet::{Problem, Reason};
+use crate::podnet::Reason;
 
 /// The time that a problem must last, at least.
 const LASTING: Duration = Duration::from_secs(10);
@@ -68,6 +68,10 @@ impl Report {
 pub struct Reports {
     lasting: Duration,
     nodes: BTreeMap<String, Entry>,
+    /// When the next report about a Node is due.
+    due: BTreeSet<(Duration, String)>,
+    /// When a Node without problems may be forgotten.
+    forgotten: BTreeSet<(Duration, String)>,
 }
 
 #[derive(Debug, Default)]
@@ -81,7 +85,7 @@ struct Entry {
 }
 
 impl Entry {
-    /// Returns when a report is due, or `None` if there is nothing to report.
+    /// Returns the time of the next report.
     fn due(&self, lasting: Duration) -> Option<Duration> {
         let after_last = self.last.map_or(Duration::ZERO, |last| last + INTERVAL);
         (self.present != self.reported).then(|| after_last.max(self.since + lasting))
@@ -94,43 +98,73 @@ impl Reports {
         let mut hasher = DefaultHasher::new();
         own.hash(&mut hasher);
         let spread = Duration::from_millis(hasher.finish() % 10_000);
-        Self { lasting: LASTING + spread, nodes: BTreeMap::new() }
+        Self {
+            lasting: LASTING + spread,
+            nodes: BTreeMap::new(),
+            due: BTreeSet::new(),
+            forgotten: BTreeSet::new(),
+        }
     }
 
-    /// Takes all present problems, and returns the reports that are due.
-    pub fn update(&mut self, problems: &[Problem], now: Duration) -> Vec<Report> {
-        let mut texts: BTreeMap<&str, (&'static str, BTreeSet<String>)> = BTreeMap::new();
-        for Problem { node, reason } in problems {
-            let (_, text) = texts.entry(node).or_insert_with(|| (reason.name(), BTreeSet::new()));
-            text.insert(reason.to_string());
-        }
-        for name in texts.keys() {
-            self.nodes.entry((*name).to_owned()).or_default();
-        }
-        let mut reports = Vec::new();
-        self.nodes.retain(|name, entry| {
-            let present = texts
-                .remove(&**name)
-                .map(|(reason, texts)| (reason, Vec::from_iter(texts).join("; ")));
+    /// Takes all problems of each Node whose problems have changed, and returns the reports that
+    /// are due.
+    pub fn update(
+        &mut self,
+        changed: impl IntoIterator<Item = (String, Vec<Reason>)>,
+        now: Duration,
+    ) -> Vec<Report> {
+        for (name, reasons) in changed {
+            let texts: BTreeSet<String> = reasons.iter().map(Reason::to_string).collect();
+            let reason = reasons.first().map(Reason::name);
+            let present = reason.map(|reason| (reason, Vec::from_iter(texts).join("; ")));
+            let mut entry = self.nodes.remove(&name).unwrap_or_default();
+            if let Some(due) = entry.due(self.lasting) {
+                self.due.remove(&(due, name.clone()));
+            }
             if present != entry.present {
                 (entry.present, entry.since) = (present, now);
             }
-            if entry.due(self.lasting).is_some_and(|due| due <= now) {
-                reports.push(entry.report(name));
-                entry.last = Some(now);
-                entry.reported.clone_from(&entry.present);
+            self.keep(name, entry, now);
+        }
+        let mut reports = Vec::new();
+        while let Some(name) = pop_until(&mut self.due, now) {
+            let Some(mut entry) = self.nodes.remove(&name) else { continue };
+            reports.push(entry.report(&name));
+            entry.last = Some(now);
+            entry.reported.clone_from(&entry.present);
+            self.keep(name, entry, now);
+        }
+        while let Some(name) = pop_until(&mut self.forgotten, now) {
+            if let Some(entry) = self.nodes.remove(&name) {
+                self.keep(name, entry, now);
             }
-            let is_recent = entry.last.is_some_and(|last| now < last + INTERVAL);
-            entry.present.is_some() || entry.reported.is_some() || is_recent
-        });
+        }
         reports
+    }
+
+    /// Keeps what is known about a Node as long as it matters.
+    fn keep(&mut self, name: String, entry: Entry, now: Duration) {
+        if let Some(due) = entry.due(self.lasting) {
+            self.due.insert((due, name.clone()));
+        } else if entry.present.is_none() {
+            match entry.last.map(|last| last + INTERVAL) {
+                Some(end) if end > now => self.forgotten.insert((end, name.clone())),
+                _ => return,
+            };
+        }
+        self.nodes.insert(name, entry);
     }
 
     /// Returns how long it takes until a report is due if nothing changes, or `None` for ever.
     pub fn wait(&self, now: Duration) -> Option<Duration> {
-        let due = self.nodes.values().filter_map(|entry| entry.due(self.lasting)).min()?;
-        Some(due.saturating_sub(now))
+        self.due.first().map(|(due, _)| due.saturating_sub(now))
     }
+}
+
+/// Takes the next Node whose time has come.
+fn pop_until(times: &mut BTreeSet<(Duration, String)>, now: Duration) -> Option<String> {
+    times.first().filter(|(time, _)| *time <= now)?;
+    times.pop_first().map(|(_, name)| name)
 }
 
 impl Entry {
@@ -148,10 +182,10 @@ impl Entry {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::podnet::Reason;
 
-    fn problem(node: &str, text: &str) -> Problem {
-        Problem { node: node.to_owned(), reason: Reason::Fault(text.to_owned()) }
+    fn of_a(texts: &[&str]) -> [(String, Vec<Reason>); 1] {
+        let reasons = texts.iter().map(|text| Reason::Fault((*text).to_owned()));
+        [("a".to_owned(), reasons.collect())]
     }
 
     fn seconds(seconds: u64) -> Duration {
@@ -165,33 +199,33 @@ mod tests {
     #[test]
     fn lasting_problem_is_reported_once_and_its_solution_too() {
         let mut reports = Reports::new("own");
-        let problems = [problem("a", "bad"), problem("a", "annotation")];
-        assert_eq!(reports.update(&problems, seconds(0)), []);
+        assert_eq!(reports.update(of_a(&["bad", "annotation"]), seconds(0)), []);
         let wait = reports.wait(seconds(0)).unwrap();
         assert!((seconds(10)..seconds(20)).contains(&wait), "{wait:?}");
-        let due = reports.update(&problems, wait);
+        let due = reports.update([], wait);
         assert_eq!(messages(&due), ["annotation; bad"]);
         assert!(!due[0].solved && due[0].node == "a" && due[0].reason == "InvalidNode");
         for later in [30, 300, 10_000] {
-            assert_eq!(reports.update(&problems, seconds(later)), []);
+            assert_eq!(reports.update([], seconds(later)), []);
             assert_eq!(reports.wait(seconds(later)), None);
         }
-        assert_eq!(reports.update(&[], seconds(20_000)), []);
-        let due = reports.update(&[], seconds(20_020));
+        assert_eq!(reports.update(of_a(&[]), seconds(20_000)), []);
+        let due = reports.update([], seconds(20_020));
         assert_eq!(messages(&due), ["solved: annotation; bad"]);
         assert!(due[0].solved);
         assert_eq!(reports.wait(seconds(20_020)), None);
-        assert_eq!(reports.update(&[], seconds(30_000)), []);
-        assert!(reports.nodes.is_empty());
+        assert_eq!(reports.update([], seconds(30_000)), []);
+        assert!(reports.nodes.is_empty() && reports.forgotten.is_empty());
     }
 
     #[test]
     fn short_problem_is_not_reported() {
         let mut reports = Reports::new("own");
-        assert_eq!(reports.update(&[problem("a", "new")], seconds(0)), []);
-        assert_eq!(reports.update(&[], seconds(9)), []);
+        assert_eq!(reports.update(of_a(&["new"]), seconds(0)), []);
+        assert_eq!(reports.update(of_a(&[]), seconds(9)), []);
         assert_eq!(reports.wait(seconds(9)), None);
-        assert_eq!(reports.update(&[], seconds(100)), []);
+        assert_eq!(reports.update([], seconds(100)), []);
+        assert!(reports.nodes.is_empty());
     }
 
     #[test]
@@ -200,8 +234,8 @@ mod tests {
         let mut count = 0;
         for second in 0..3000 {
             // Another problem every 30 s.
-            let problems = [problem("a", &(second / 30).to_string())];
-            count += reports.update(&problems, seconds(second)).len();
+            let problem = (second / 30).to_string();
+            count += reports.update(of_a(&[&problem]), seconds(second)).len();
         }
         assert_eq!(count, 10);
     }
@@ -209,11 +243,10 @@ mod tests {
     #[test]
     fn problem_that_returns_as_it_was_reported_is_not_reported_again() {
         let mut reports = Reports::new("own");
-        let problems = [problem("a", "bad")];
-        reports.update(&problems, seconds(0));
-        assert_eq!(reports.update(&problems, seconds(20)).len(), 1);
-        assert_eq!(reports.update(&[], seconds(21)), []);
-        assert_eq!(reports.update(&problems, seconds(25)), []);
+        reports.update(of_a(&["bad"]), seconds(0));
+        assert_eq!(reports.update([], seconds(20)).len(), 1);
+        assert_eq!(reports.update(of_a(&[]), seconds(21)), []);
+        assert_eq!(reports.update(of_a(&["bad"]), seconds(25)), []);
         assert_eq!(reports.wait(seconds(25)), None);
     }
 

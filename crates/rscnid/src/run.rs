@@ -154,7 +154,7 @@ async fn podnet(
             *last = now;
             is_new
         });
-        for report in reports.update(daemon.problems(), start.elapsed()) {
+        for report in reports.update(daemon.take_changed(), start.elapsed()) {
             tokio::spawn(record(client.clone(), node.clone(), report));
         }
         let annotations = daemon.annotations();

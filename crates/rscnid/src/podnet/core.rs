@@ -30,6 +30,8 @@ pub struct Core {
     waiting: BTreeSet<String>,
     /// Nodes with problems.
     troubled: BTreeSet<String>,
+    /// Nodes whose problems may have changed since they were taken.
+    changed: BTreeSet<String>,
     /// The number of Nodes that this node reaches through its tunnels.
     tunnelled: Both<usize>,
     /// The previous values of objects that were changed since the last changes were returned.
@@ -57,6 +59,7 @@ impl Core {
             owners: BTreeMap::new(),
             waiting: BTreeSet::new(),
             troubled: BTreeSet::new(),
+            changed: BTreeSet::new(),
             tunnelled: Both::default(),
             touched: BTreeMap::new(),
         };
@@ -96,6 +99,11 @@ impl Core {
     /// The problems of one Node.
     pub fn problems_of(&self, name: &str) -> &[Reason] {
         self.nodes.get(name).map(|entry| &*entry.problems).unwrap_or_default()
+    }
+
+    /// Takes the names of Nodes whose problems may have changed since the last call.
+    pub fn take_changed(&mut self) -> BTreeSet<String> {
+        std::mem::take(&mut self.changed)
     }
 
     /// Whether this node needs a tunnel, and has to publish it.
@@ -169,7 +177,7 @@ impl Core {
             self.unset(key);
         }
         self.waiting.clear();
-        self.troubled.clear();
+        self.changed.append(&mut self.troubled);
         self.tunnelled = Both::default();
         self.claim_own(own);
         // Nodes with objects keep them if others claim the same.
@@ -210,7 +218,7 @@ impl Core {
             self.unset(key);
         }
         self.waiting.remove(name);
-        self.troubled.remove(name);
+        self.changed.extend(self.troubled.take(name));
         for family in FAMILIES {
             *self.tunnelled.of_mut(family) -= usize::from(*entry.tunnelled.of(family));
         }
@@ -239,6 +247,7 @@ impl Core {
         }
         if !entry.problems.is_empty() {
             self.troubled.insert(entry.info.name.clone());
+            self.changed.insert(entry.info.name.clone());
         }
         for family in FAMILIES {
             *self.tunnelled.of_mut(family) += usize::from(*entry.tunnelled.of(family));

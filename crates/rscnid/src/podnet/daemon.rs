@@ -2,7 +2,7 @@
 //! list out.
 
 use std::{
-    collections::{BTreeMap, HashSet},
+    collections::{BTreeMap, BTreeSet, HashSet},
     io,
     path::PathBuf,
 };
@@ -57,7 +57,12 @@ pub struct Daemon {
     /// Why the last synchronization failed.
     failure: Option<String>,
     list_file: ListFile,
-    problems: Vec<Problem>,
+    /// The problems of each Node that has some.
+    problems: BTreeMap<String, Vec<Reason>>,
+    /// Whether those of this Node may have changed since they were collected.
+    own_changed: bool,
+    /// Nodes whose problems have changed since they were taken.
+    changed: BTreeSet<String>,
     /// Numbers for the metrics.
     pub counts: Counts,
 }
@@ -89,7 +94,9 @@ impl Daemon {
             refused: BTreeMap::new(),
             failure: None,
             list_file,
-            problems: Vec::new(),
+            problems: BTreeMap::new(),
+            own_changed: false,
+            changed: BTreeSet::new(),
             counts: Counts::default(),
             settings,
         })
@@ -101,8 +108,19 @@ impl Daemon {
     }
 
     /// The problems of all Nodes.
-    pub fn problems(&self) -> &[Problem] {
-        &self.problems
+    pub fn problems(&self) -> impl Iterator<Item = Problem> {
+        self.problems.iter().flat_map(|(node, reasons)| {
+            let problem = |reason: &Reason| Problem { node: node.clone(), reason: reason.clone() };
+            reasons.iter().map(problem)
+        })
+    }
+
+    /// Takes the Nodes whose problems have changed since the last call, with their problems now.
+    pub fn take_changed(&mut self) -> BTreeMap<String, Vec<Reason>> {
+        let names = std::mem::take(&mut self.changed).into_iter();
+        names
+            .map(|name| (name.clone(), self.problems.get(&name).cloned().unwrap_or_default()))
+            .collect()
     }
 
     /// Whether a synchronization failed, so that it has to be repeated.
@@ -141,7 +159,7 @@ impl Daemon {
         self.own_node = nodes.iter().find(|node| node.name == self.settings.node).cloned();
         let Some(own_node) = &self.own_node else {
             warn!(node = self.settings.node, "the list of Nodes does not contain this node");
-            self.failure = None;
+            self.succeed();
             return Ok(());
         };
         let macs = self.core.as_ref().map(|core| core.own().macs);
@@ -281,7 +299,7 @@ impl Daemon {
         for (key, value) in state.iter().filter(|(key, _)| !core.desired().contains_key(key)) {
             let _ = writeln!(text, "{:<20} {key}, {value}  NOT WANTED", "-");
         }
-        for problem in &self.problems {
+        for problem in self.problems() {
             let _ = writeln!(text, "{:<20} PROBLEM: {}", problem.node, problem.reason);
         }
         Ok(text)
@@ -295,7 +313,7 @@ impl Daemon {
     fn look_again(&mut self) -> io::Result<()> {
         let (Some(node), Some(core)) = (&self.own_node, &mut self.core) else {
             // The list of Nodes comes first.
-            self.failure = None;
+            self.succeed();
             return Ok(());
         };
         let macs = Some(core.own().macs);
@@ -308,6 +326,7 @@ impl Daemon {
     fn sync(&mut self) -> io::Result<()> {
         let Some(core) = &self.core else { return Ok(()) };
         self.counts.syncs += 1;
+        self.own_changed = true;
         self.kernel.prepare(core).map_err(other)?;
         // The port exists since the first request.
         self.tables.ignore(self.kernel.nft_port().map_err(other)?);
@@ -317,14 +336,19 @@ impl Daemon {
         self.refused.clear();
         self.correct(&changes);
         self.write_list()?;
-        self.failure = None;
+        self.succeed();
         Ok(())
+    }
+
+    fn succeed(&mut self) {
+        self.own_changed |= self.failure.take().is_some();
     }
 
     fn accept_forwarded(&mut self) -> io::Result<()> {
         let Some(core) = &self.core else { return Ok(()) };
         let accepted = self.kernel.accept_forwarded(core.own()).map_err(other)?;
         self.counts.corrections += accepted.changed as u64;
+        self.own_changed |= self.dropping != accepted.failures;
         self.dropping = accepted.failures;
         self.needs_firewall |= !self.dropping.is_empty() || acceptance::has_legacy_tables();
         Ok(())
@@ -341,8 +365,9 @@ impl Daemon {
         let failures = self.kernel.apply(core.own(), changes);
         self.counts.failures += failures.len() as u64;
         for change in changes {
-            self.refused.remove(&change.key());
+            self.own_changed |= self.refused.remove(&change.key()).is_some();
         }
+        self.own_changed |= !failures.is_empty();
         self.refused.extend(failures);
     }
 
@@ -350,24 +375,45 @@ impl Daemon {
     fn report(&mut self, outcome: io::Result<()>) -> io::Result<()> {
         if let Err(error) = &outcome {
             self.failure = Some(error.to_string());
+            self.own_changed = true;
+        }
+        let mut names = self.core.as_mut().map(Core::take_changed).unwrap_or_default();
+        if std::mem::take(&mut self.own_changed) {
+            names.insert(self.settings.node.clone());
+        }
+        for name in names {
+            let now = self.reasons(&name);
+            let before = self.problems.get(&name).map(Vec::as_slice).unwrap_or_default();
+            if now == before {
+                continue;
+            }
+            let [old, new] = [before, &now].map(|reasons| reasons.iter().collect::<HashSet<_>>());
+            for reason in new.difference(&old) {
+                warn!(node = name, "{reason}");
+            }
+            for reason in old.difference(&new) {
+                info!(node = name, "solved: {reason}");
+            }
+            if now.is_empty() {
+                self.problems.remove(&name);
+            } else {
+                self.problems.insert(name.clone(), now);
+            }
+            self.changed.insert(name);
+        }
+        outcome
+    }
+
+    /// Collects the problems of a Node.
+    fn reasons(&self, name: &str) -> Vec<Reason> {
+        if name != self.settings.node {
+            return self.core.iter().flat_map(|core| core.problems_of(name)).cloned().collect();
         }
         let faults = self.core.iter().flat_map(|core| core.own().faults());
         let refused = self.refused.values().cloned().map(Reason::Refused);
         let dropping = self.dropping.iter().cloned().map(Reason::Dropped);
         let failure = self.failure.clone().map(Reason::NotSynchronized);
-        let own = |reason| Problem { node: self.settings.node.clone(), reason };
-        let own = faults.chain(refused).chain(dropping).chain(failure).map(own);
-        let problems: Vec<Problem> = own.chain(self.core.iter().flat_map(Core::problems)).collect();
-        let [before, now] =
-            [&self.problems, &problems].map(|problems| problems.iter().collect::<HashSet<_>>());
-        for problem in problems.iter().filter(|problem| !before.contains(problem)) {
-            warn!(node = problem.node, "{}", problem.reason);
-        }
-        for problem in self.problems.iter().filter(|problem| !now.contains(problem)) {
-            info!(node = problem.node, "solved: {}", problem.reason);
-        }
-        self.problems = problems;
-        outcome
+        faults.chain(refused).chain(dropping).chain(failure).collect()
     }
 
     fn write_list(&mut self) -> io::Result<()> {

@@ -116,7 +116,7 @@ fn foreign_route_is_reported_and_kept() {
         assert_eq!(routes.trim(), "10.244.1.0/24 via 192.168.0.1 dev eth0");
         let names = |cluster: &Cluster| {
             let problems = cluster.daemons[0].as_ref().unwrap().problems();
-            problems.iter().map(|problem| problem.reason.name()).collect::<Vec<_>>()
+            problems.map(|problem| problem.reason.name()).collect::<Vec<_>>()
         };
         assert_eq!(names(&cluster), ["RefusedByKernel"]);
         ip(&cluster.nodes[0], "route del 10.244.1.0/24");
@@ -208,7 +208,7 @@ fn chain_of_a_program_that_owns_its_table_is_reported() {
         cluster.run();
         let daemon = cluster.daemons[0].as_ref().unwrap();
         let dropping = |problem: &Problem| problem.reason.name() == "ForwardingDropped";
-        assert!(daemon.problems().iter().any(dropping), "{:?}", daemon.problems());
+        assert!(daemon.problems().any(|it| dropping(&it)), "the chain is not reported");
         // The plugin may be able to do more, for example with firewalld.
         let list = std::fs::read_to_string(lab.dir().join("node0/10-rscni.conflist")).unwrap();
         assert!(list.contains("firewall"), "{list}");
