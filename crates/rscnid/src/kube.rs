@@ -24,6 +24,8 @@ use crate::{
 
 /// The pause before a condition is patched again after a failure.
 const RETRY: Duration = Duration::from_secs(30);
+/// The pause before annotations are patched again. Without them, peers have no tunnel.
+const RETRY_ANNOTATIONS: Duration = Duration::from_secs(1);
 
 /// A change of Nodes.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -134,45 +136,63 @@ pub fn watch_nodes(client: Client) -> impl Stream<Item = Change> {
     })
 }
 
-/// Sets annotations of this Node.
-///
-/// # Errors
-///
-/// The error of the API server, for example if the service account must not patch Nodes.
-pub async fn annotate(
+/// Sets annotations of this Node whenever a value is sent, until the sender is dropped. Errors are
+/// logged.
+pub async fn keep_annotations(
     client: Client,
-    node: &str,
-    annotations: &BTreeMap<String, String>,
-) -> kube::Result<()> {
-    let patch = Patch::Merge(json!({ "metadata": { "annotations": annotations } }));
-    let nodes = Api::<Node>::all(client);
-    nodes.patch(node, &PatchParams::default(), &patch).await.map(drop)
+    node: String,
+    wanted: watch::Receiver<Option<BTreeMap<String, String>>>,
+) {
+    let set = |annotations| annotate(client.clone(), node.clone(), annotations);
+    keep(wanted, "publish the tunnels of this node", RETRY_ANNOTATIONS, set).await;
 }
 
 /// Keeps a condition of this Node as wanted, until the sender is dropped. Errors are logged.
 pub async fn keep_condition(
     client: Client,
     node: String,
-    mut wanted: watch::Receiver<Option<Condition>>,
+    wanted: watch::Receiver<Option<Condition>>,
+) {
+    let set = |condition| set_condition(client.clone(), node.clone(), condition);
+    keep(wanted, "set the condition of this node", RETRY, set).await;
+}
+
+/// Sets each value that is sent. A newer one takes the place of one that could not be set.
+async fn keep<T: Clone, F: Future<Output = kube::Result<()>>>(
+    mut wanted: watch::Receiver<Option<T>>,
+    action: &str,
+    retry: Duration,
+    set: impl Fn(T) -> F,
 ) {
     loop {
-        let condition = wanted.borrow_and_update().clone();
+        let value = wanted.borrow_and_update().clone();
         let mut failed = false;
-        if let Some(condition) = condition
-            && let Err(error) = set_condition(client.clone(), &node, &condition).await
+        if let Some(value) = value
+            && let Err(error) = set(value).await
         {
-            warn!(node, "set the condition of this node: {error}; trying again in {RETRY:?}");
+            warn!("{action}: {error}; trying again in {retry:?}");
             failed = true;
         }
         tokio::select! {
             changed = wanted.changed() => if changed.is_err() { return },
-            () = sleep(RETRY), if failed => {}
+            () = sleep(retry), if failed => {}
         }
     }
 }
 
+/// Sets annotations of this Node.
+async fn annotate(
+    client: Client,
+    node: String,
+    annotations: BTreeMap<String, String>,
+) -> kube::Result<()> {
+    let patch = Patch::Merge(json!({ "metadata": { "annotations": annotations } }));
+    let nodes = Api::<Node>::all(client);
+    nodes.patch(&node, &PatchParams::default(), &patch).await.map(drop)
+}
+
 /// Sets the condition `NetworkUnavailable` of this Node.
-async fn set_condition(client: Client, node: &str, condition: &Condition) -> kube::Result<()> {
+async fn set_condition(client: Client, node: String, condition: Condition) -> kube::Result<()> {
     let now = now();
     let patch = Patch::Strategic(json!({ "status": { "conditions": [{
         "type": "NetworkUnavailable",
@@ -183,7 +203,7 @@ async fn set_condition(client: Client, node: &str, condition: &Condition) -> kub
         "lastTransitionTime": now,
     }] } }));
     let nodes = Api::<Node>::all(client);
-    nodes.patch_status(node, &PatchParams::default(), &patch).await.map(drop)
+    nodes.patch_status(&node, &PatchParams::default(), &patch).await.map(drop)
 }
 
 /// Creates an event. If another node has created the same one, its time is updated. Errors are

@@ -18,11 +18,11 @@ use tokio::{
     sync::{mpsc, watch},
     time::sleep,
 };
-use tracing::{debug, info, warn};
+use tracing::{debug, info};
 
 use crate::{
     gc,
-    kube::{Change, annotate, keep_condition, record, watch_nodes},
+    kube::{Change, keep_annotations, keep_condition, record, watch_nodes},
     metrics::Metrics,
     podnet::daemon::{Daemon, Settings},
     report::Reports,
@@ -102,7 +102,8 @@ async fn podnet(
     let mut nodes = pin!(watch_nodes(client.clone()));
     let [mut terminated, mut interrupted] =
         [signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?];
-    let mut published = None;
+    let (annotations, wanted) = watch::channel(None);
+    tokio::spawn(keep_annotations(client.clone(), node.clone(), wanted));
     let (condition, wanted) = watch::channel(None);
     tokio::spawn(keep_condition(client.clone(), node.clone(), wanted));
     let mut reports = Reports::new(&node);
@@ -157,10 +158,13 @@ async fn podnet(
         for report in reports.update(daemon.take_changed(), start.elapsed()) {
             tokio::spawn(record(client.clone(), node.clone(), report));
         }
-        let annotations = daemon.annotations();
-        if annotations.is_some() && annotations != published {
-            publish(client.clone(), &node, annotations.clone().unwrap_or_default());
-            published = annotations;
+        if let Some(wanted) = daemon.annotations() {
+            let was_overwritten = daemon.take_overwritten();
+            annotations.send_if_modified(|last| {
+                let is_new = last.as_ref() != Some(&wanted) || was_overwritten;
+                *last = Some(wanted);
+                is_new
+            });
         }
     }
     info!("ended; the pod network stays");
@@ -181,17 +185,6 @@ async fn pause(duration: Option<Duration>) {
         Some(duration) => sleep(duration).await,
         None => pending().await,
     }
-}
-
-/// Publishes the tunnels of this node in the background, until it succeeds.
-fn publish(client: Client, node: &str, annotations: std::collections::BTreeMap<String, String>) {
-    let node = node.to_owned();
-    tokio::spawn(async move {
-        while let Err(error) = annotate(client.clone(), &node, &annotations).await {
-            warn!(node, "publish the tunnels of this node: {error}; trying again in {RETRY:?}");
-            sleep(RETRY).await;
-        }
-    });
 }
 
 fn answer(daemon: Option<&mut Daemon>, metrics: &Metrics, (question, reply): Query) {

@@ -10,7 +10,7 @@ use futures_util::StreamExt;
 use http::{Method, Request, Response, StatusCode};
 use kube::{Client, client::Body};
 use rscnid::{
-    kube::{Change, annotate, keep_condition, record, watch_nodes},
+    kube::{Change, keep_annotations, keep_condition, record, watch_nodes},
     podnet::Reason,
     report::{Condition, Report},
 };
@@ -123,16 +123,38 @@ fn watch_lists_follows_and_lists_again_after_it_expired() {
 #[test]
 fn annotations_are_patched_on_the_own_node_only() {
     let asked = Arc::new(Mutex::new(Asked::default()));
-    let annotations = [("flannel.alpha.coreos.com/backend-type".to_owned(), "vxlan".to_owned())];
     block_on(async {
-        let client = client(Arc::clone(&asked));
-        annotate(client, "a", &annotations.clone().into()).await.unwrap();
+        let (sender, receiver) = watch::channel(Some([("key".to_owned(), "1".to_owned())].into()));
+        drop(sender);
+        keep_annotations(client(Arc::clone(&asked)), "a".to_owned(), receiver).await;
     });
-    let wanted = json!({
-        "metadata": { "annotations": { "flannel.alpha.coreos.com/backend-type": "vxlan" } }
-    });
+    let wanted = json!({ "metadata": { "annotations": { "key": "1" } } });
     let (_, path, _, content) = &asked.lock().unwrap().changes[0];
     assert_eq!((&**path, content), ("/api/v1/nodes/a", &wanted));
+}
+
+#[test]
+fn annotations_that_were_refused_do_not_replace_newer_ones() {
+    let asked = Arc::new(Mutex::new(Asked::default()));
+    asked.lock().unwrap().refusals.push((StatusCode::INTERNAL_SERVER_ERROR, "InternalError"));
+    let value = |value: &str| Some([("key".to_owned(), value.to_owned())].into());
+    block_on(async {
+        let (sender, receiver) = watch::channel(value("1"));
+        let client = client(Arc::clone(&asked));
+        let keeper = tokio::spawn(keep_annotations(client, "a".to_owned(), receiver));
+        wait_for(&asked, 1).await;
+        sender.send_replace(value("2"));
+        wait_for(&asked, 2).await;
+        // Longer than any pause before a repetition.
+        tokio::time::sleep(std::time::Duration::from_secs(3600)).await;
+        drop(sender);
+        keeper.await.unwrap();
+    });
+    let asked = asked.lock().unwrap();
+    let values = asked.changes.iter().map(|(.., content)| {
+        content["metadata"]["annotations"]["key"].as_str().unwrap().to_owned()
+    });
+    assert_eq!(values.collect::<Vec<_>>(), ["1", "2"]);
 }
 
 /// Waits until the server was asked for a number of changes.

@@ -7,7 +7,7 @@ use std::{
     path::PathBuf,
 };
 
-use rscni_linux::{Family, Monitor, Result};
+use rscni_linux::{Monitor, Result};
 use tracing::{info, warn};
 
 use super::{
@@ -46,6 +46,8 @@ pub struct Daemon {
     /// This Node, if it is known and has podCIDRs.
     core: Option<Core>,
     own_node: Option<NodeInfo>,
+    /// Whether the annotations of this Node differ from those that it should have.
+    overwritten: bool,
     /// A list of Nodes whose synchronization failed.
     pending: Option<Vec<NodeInfo>>,
     /// Chains of other programs that drop packets of pods, as messages.
@@ -88,6 +90,7 @@ impl Daemon {
             tables: Monitor::open_nftables()?,
             core: None,
             own_node: None,
+            overwritten: false,
             pending: None,
             dropping: Vec::new(),
             needs_firewall: false,
@@ -185,8 +188,10 @@ impl Daemon {
             if self.own_node.as_ref() == Some(&node) {
                 return Ok(());
             }
+            let published = (node.tunnels, node.tunnel_only);
             self.own_node = Some(node);
             let outcome = self.look_again();
+            self.overwritten |= published != (self.own_tunnels(), false);
             return self.report(outcome);
         }
         let Some(core) = &mut self.core else { return Ok(()) };
@@ -253,13 +258,21 @@ impl Daemon {
 
     /// Returns the annotations that this Node should have, or `None` if it needs no tunnel.
     pub fn annotations(&self) -> Option<BTreeMap<String, String>> {
-        let own = self.core.as_ref()?.own();
-        let tunnel = |family: Family| {
+        let tunnels = self.own_tunnels();
+        (tunnels != Both::default()).then(|| node::annotations(&tunnels))
+    }
+
+    /// Returns whether the annotations of this Node were overwritten since the last call.
+    pub fn take_overwritten(&mut self) -> bool {
+        std::mem::take(&mut self.overwritten)
+    }
+
+    fn own_tunnels(&self) -> Both<Option<Tunnel>> {
+        Both::each(|family| {
+            let own = self.core.as_ref()?.own();
             let endpoint = own.uplinks.of(family).as_ref()?.address;
             self.tunnels().of(family).then_some(Tunnel { endpoint, mac: *own.macs.of(family) })
-        };
-        let tunnels = Both::each(tunnel);
-        (tunnels != Both::default()).then(|| node::annotations(&tunnels))
+        })
     }
 
     /// Repeats a synchronization that failed.
