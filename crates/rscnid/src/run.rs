@@ -51,9 +51,11 @@ pub struct Parts {
 /// If the sockets cannot be opened or the address cannot be used.
 pub async fn run(parts: Parts) -> anyhow::Result<()> {
     let metrics = Metrics::default();
-    if let Some((settings, interval)) = parts.gc {
-        gc::start(settings, interval, metrics.gc.clone())?;
-    }
+    let gc = match parts.gc {
+        Some((settings, interval)) => Some(gc::start(settings, interval, metrics.gc.clone())?),
+        None => None,
+    };
+    let others = Others { metrics, gc };
     let (sender, queries) = mpsc::channel(QUESTIONS);
     let server = async {
         match parts.status {
@@ -62,14 +64,20 @@ pub async fn run(parts: Parts) -> anyhow::Result<()> {
         }
     };
     match parts.podnet {
-        Some((client, settings)) => podnet(client, settings, &metrics, queries, server).await,
-        None => wait(&metrics, queries, server).await,
+        Some((client, settings)) => podnet(client, settings, &others, queries, server).await,
+        None => wait(&others, queries, server).await,
     }
+}
+
+/// What questions are about, besides the pod network.
+struct Others {
+    metrics: Metrics,
+    gc: Option<gc::Thread>,
 }
 
 /// Answers questions without a pod network.
 async fn wait(
-    metrics: &Metrics,
+    others: &Others,
     mut queries: mpsc::Receiver<Query>,
     server: impl Future<Output = anyhow::Result<()>>,
 ) -> anyhow::Result<()> {
@@ -78,7 +86,7 @@ async fn wait(
         [signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?];
     loop {
         tokio::select! {
-            Some(query) = queries.recv() => answer(None, metrics, query),
+            Some(query) = queries.recv() => others.answer(None, query),
             ended = &mut server => return ended,
             _ = terminated.recv() => return Ok(()),
             _ = interrupted.recv() => return Ok(()),
@@ -89,7 +97,7 @@ async fn wait(
 async fn podnet(
     client: Client,
     settings: Settings,
-    metrics: &Metrics,
+    others: &Others,
     mut queries: mpsc::Receiver<Query>,
     server: impl Future<Output = anyhow::Result<()>>,
 ) -> anyhow::Result<()> {
@@ -138,14 +146,14 @@ async fn podnet(
                 Ok(())
             }
             Some(query) = queries.recv() => {
-                answer(Some(&mut daemon), metrics, query);
+                others.answer(Some(&mut daemon), query);
                 continue;
             }
             ended = &mut server => return ended,
             _ = terminated.recv() => break,
             _ = interrupted.recv() => break,
         };
-        metrics.record(begin.elapsed());
+        others.metrics.record(begin.elapsed());
         if let Err(error) = outcome {
             debug!("{error}; trying again in {RETRY:?}");
         }
@@ -187,19 +195,25 @@ async fn pause(duration: Option<Duration>) {
     }
 }
 
-fn answer(daemon: Option<&mut Daemon>, metrics: &Metrics, (question, reply): Query) {
-    let answer = match (question, daemon) {
-        (Question::Metrics, daemon) => (true, metrics.text(daemon.as_deref())),
-        (Question::Ready, Some(daemon)) if !daemon.is_ready() => {
-            (false, "the first synchronization is not complete\n".to_owned())
-        }
-        (Question::Ready, _) => (true, "ok\n".to_owned()),
-        (Question::Status, Some(daemon)) => match daemon.status() {
-            Ok(text) => (true, text),
-            Err(error) => (false, format!("{error}\n")),
-        },
-        (Question::Status, None) => (false, "the pod network is disabled\n".to_owned()),
-    };
-    // The connection may be closed.
-    let _ = reply.send(answer);
+impl Others {
+    fn answer(&self, daemon: Option<&mut Daemon>, (question, reply): Query) {
+        let answer = match (question, daemon) {
+            (Question::Metrics, daemon) => (true, self.metrics.text(daemon.as_deref())),
+            (Question::Alive, _) => match self.gc.as_ref().and_then(gc::Thread::fault) {
+                Some(fault) => (false, format!("gc: {fault}\n")),
+                None => (true, "ok\n".to_owned()),
+            },
+            (Question::Ready, Some(daemon)) if !daemon.is_ready() => {
+                (false, "the first synchronization is not complete\n".to_owned())
+            }
+            (Question::Ready, _) => (true, "ok\n".to_owned()),
+            (Question::Status, Some(daemon)) => match daemon.status() {
+                Ok(text) => (true, text),
+                Err(error) => (false, format!("{error}\n")),
+            },
+            (Question::Status, None) => (false, "the pod network is disabled\n".to_owned()),
+        };
+        // The connection may be closed.
+        let _ = reply.send(answer);
+    }
 }

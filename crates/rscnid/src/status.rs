@@ -20,6 +20,8 @@ use tracing::debug;
 /// A question to the daemon.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Question {
+    /// Whether the daemon has to be restarted.
+    Alive,
     /// Whether runtimes can attach pods.
     Ready,
     /// The metrics.
@@ -59,18 +61,15 @@ async fn answer(
     queries: mpsc::Sender<Query>,
 ) -> Result<Response<Full<Bytes>>, Infallible> {
     let question = match request.uri().path() {
+        "/healthz" => Question::Alive,
         "/readyz" => Question::Ready,
-        // The loop of the daemon answers, so it is alive.
-        "/healthz" | "/metrics" => Question::Metrics,
+        "/metrics" => Question::Metrics,
         "/status" => Question::Status,
         _ => return Ok(reply(StatusCode::NOT_FOUND, "/healthz /readyz /metrics /status\n")),
     };
     let (sender, answer) = oneshot::channel();
     let asked = queries.send((question, sender)).await;
     Ok(match (asked, answer.await) {
-        (Ok(()), Ok((true, _))) if request.uri().path() == "/healthz" => {
-            reply(StatusCode::OK, "ok\n")
-        }
         (Ok(()), Ok((true, text))) => reply(StatusCode::OK, text),
         (Ok(()), Ok((false, text))) => reply(StatusCode::SERVICE_UNAVAILABLE, text),
         _ => reply(StatusCode::SERVICE_UNAVAILABLE, "the daemon is stopping\n"),

@@ -17,25 +17,61 @@ pub mod cri;
 mod node;
 mod table;
 
-use std::{thread, time::Duration};
+use std::{
+    sync::{Arc, Mutex, PoisonError},
+    thread::{self, JoinHandle},
+    time::{Duration, Instant},
+};
 
 use tracing::{error, info, warn};
 
 use self::collector::{Collector, Settings};
 use crate::metrics::GcMetrics;
 
+/// A pass that takes longer will not end.
+const PASS: Duration = Duration::from_secs(3600);
+
+/// The thread that collects. The end of the process ends it.
+#[derive(Debug)]
+pub struct Thread {
+    handle: JoinHandle<()>,
+    /// When the present pass began.
+    began: Arc<Mutex<Option<Instant>>>,
+}
+
+impl Thread {
+    fn start(run: impl FnOnce(&Mutex<Option<Instant>>) + Send + 'static) -> anyhow::Result<Self> {
+        let began = Arc::default();
+        let of_thread = Arc::clone(&began);
+        let handle = thread::Builder::new().name("gc".into()).spawn(move || run(&of_thread))?;
+        Ok(Self { handle, began })
+    }
+
+    /// Returns why it does not collect any more.
+    pub fn fault(&self) -> Option<String> {
+        if self.handle.is_finished() {
+            return Some("the thread has ended".to_owned());
+        }
+        let began = *self.began.lock().unwrap_or_else(PoisonError::into_inner);
+        let lasting = began.map(|began| began.elapsed()).filter(|lasting| *lasting > PASS);
+        lasting.map(|lasting| format!("a pass has not ended for {lasting:?}"))
+    }
+}
+
 /// Collects at once and then after each `interval`, in a thread of its own: DEL of a plugin may
-/// block. The end of the process ends it.
+/// block.
 ///
 /// # Errors
 ///
 /// If the thread cannot be started.
-pub fn start(settings: Settings, interval: Duration, metrics: GcMetrics) -> anyhow::Result<()> {
+pub fn start(settings: Settings, interval: Duration, metrics: GcMetrics) -> anyhow::Result<Thread> {
     let mut collector = Collector::new(settings, core::Evidence::Observation)?;
-    let run = move || {
+    Thread::start(move |began| {
         loop {
-            let begin = std::time::Instant::now();
+            let begin = Instant::now();
+            *began.lock().unwrap_or_else(PoisonError::into_inner) = Some(begin);
             let outcome = collector.pass(false);
+            *began.lock().unwrap_or_else(PoisonError::into_inner) = None;
             metrics.record(begin.elapsed(), &outcome);
             match outcome {
                 Ok(report) => {
@@ -51,7 +87,33 @@ pub fn start(settings: Settings, interval: Duration, metrics: GcMetrics) -> anyh
             }
             thread::sleep(interval);
         }
-    };
-    thread::Builder::new().name("gc".into()).spawn(run)?;
-    Ok(())
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ended_thread_is_a_fault() {
+        let (sender, receiver) = std::sync::mpsc::channel::<()>();
+        let thread = Thread::start(move |_| assert!(receiver.recv().is_err())).unwrap();
+        assert_eq!(thread.fault(), None);
+        drop(sender);
+        while !thread.handle.is_finished() {
+            thread::yield_now();
+        }
+        assert_eq!(thread.fault().as_deref(), Some("the thread has ended"));
+    }
+
+    #[test]
+    fn pass_without_end_is_a_fault() {
+        let (sender, receiver) = std::sync::mpsc::channel::<()>();
+        let thread = Thread::start(move |_| assert!(receiver.recv().is_err())).unwrap();
+        let long_ago = Instant::now().checked_sub(2 * PASS);
+        *thread.began.lock().unwrap() = long_ago;
+        // A machine that was started less than two hours ago has no such time.
+        assert_eq!(thread.fault().is_some(), long_ago.is_some());
+        drop(sender);
+    }
 }
