@@ -14,6 +14,7 @@ fn own() -> Own {
     Own {
         name: "own".into(),
         pod_cidrs: Both { v4: Some("10.244.0.0/24".parse().unwrap()), v6: None },
+        addresses: Both { v4: Some([192, 168, 0, 10].into()), v6: None },
         macs: Both { v4: MacAddr([2, 0, 0, 0, 0, 1]), v6: MacAddr([2, 0, 0, 0, 0, 2]) },
         uplinks: Both {
             v4: Some(Uplink {

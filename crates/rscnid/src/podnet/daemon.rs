@@ -165,8 +165,8 @@ impl Daemon {
             self.succeed();
             return Ok(());
         };
-        let macs = self.core.as_ref().map(|core| core.own().macs);
-        let own = self.kernel.own(own_node, self.settings.backend, macs).map_err(other)?;
+        let before = self.core.as_ref().map(Core::own);
+        let own = self.kernel.own(own_node, self.settings.backend, before).map_err(other)?;
         let state = self.kernel.read(&own).map_err(other)?;
         match &mut self.core {
             Some(core) => drop(core.set_own(own)),
@@ -329,8 +329,8 @@ impl Daemon {
             self.succeed();
             return Ok(());
         };
-        let macs = Some(core.own().macs);
-        let own = self.kernel.own(node, self.settings.backend, macs).map_err(other)?;
+        let before = Some(core.own());
+        let own = self.kernel.own(node, self.settings.backend, before).map_err(other)?;
         core.set_own(own);
         self.sync()
     }

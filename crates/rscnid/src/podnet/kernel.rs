@@ -10,7 +10,7 @@ use std::{
 };
 
 use rscni_linux::{
-    AddressFlags, Family, Link, LinkChange, MacAddr, Netlink, Request, Result, Route, RouteFilter,
+    AddressFlags, Family, Link, LinkChange, Netlink, Request, Result, Route, RouteFilter,
     RouteType, Vxlan, nft::Nft,
 };
 
@@ -55,23 +55,20 @@ impl Kernel {
         self.nft.port()
     }
 
-    /// Collects the facts about this node. `known` are the hardware addresses of its VXLAN devices,
-    /// which are restored if another program changes them.
-    pub fn own(
-        &mut self,
-        node: &NodeInfo,
-        backend: Backend,
-        known: Option<Both<MacAddr>>,
-    ) -> Result<Own> {
+    /// Collects the facts about this node. What peers know stays: the hardware addresses of its
+    /// VXLAN devices are those from `before`, or else the published ones.
+    pub fn own(&mut self, node: &NodeInfo, backend: Backend, before: Option<&Own>) -> Result<Own> {
         let links = self.netlink.links()?;
-        let own = Own::find(node, backend, &links, &self.netlink.all_addresses()?);
-        // An adopted device keeps its address, which peers know.
-        let adopted = |family: Family| {
+        let own = Own::find(node, backend, before, &links, &self.netlink.all_addresses()?);
+        let mac = |family: Family| {
+            if let Some(tunnel) = node.tunnels.of(family) {
+                return tunnel.mac;
+            }
             let mut devices = links.iter().filter(|link| link.vxlan.is_some());
             let device = devices.find(|link| link.name == *DEVICES.of(family));
             device.and_then(|link| link.mac).unwrap_or(*own.macs.of(family))
         };
-        Ok(Own { macs: known.unwrap_or_else(|| Both::each(adopted)), ..own })
+        Ok(Own { macs: before.map_or_else(|| Both::each(mac), |own| own.macs), ..own })
     }
 
     /// Creates the table, and the VXLAN devices that the core needs. Forwarding is turned on by the

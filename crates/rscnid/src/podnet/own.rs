@@ -39,6 +39,8 @@ pub struct Own {
     pub name: String,
     /// Its podCIDRs.
     pub pod_cidrs: Both<Option<IpNet>>,
+    /// Its `InternalIP`s.
+    pub addresses: Both<Option<IpAddr>>,
     /// Hardware addresses of its VXLAN devices.
     pub macs: Both<MacAddr>,
     /// Its uplinks.
@@ -48,10 +50,16 @@ pub struct Own {
 }
 
 impl Own {
-    /// Finds the uplinks by the addresses of the Node, however the default route leads.
-    pub fn find(node: &NodeInfo, backend: Backend, links: &[Link], addresses: &[Address]) -> Self {
-        let uplink = |family: Family| {
-            let own = (*node.addresses.of(family))?;
+    /// Finds the uplinks by the addresses of the Node, however the default route leads. The address
+    /// in `before` is kept if it exists and that of the Node does not.
+    pub fn find(
+        node: &NodeInfo,
+        backend: Backend,
+        before: Option<&Self>,
+        links: &[Link],
+        addresses: &[Address],
+    ) -> Self {
+        let uplink_with = |family: Family, own: IpAddr| {
             let index = addresses.iter().find(|address| address.net.addr() == own)?.index;
             let link = links.iter().find(|link| link.index == index)?;
             let subnets = addresses.iter().filter(|address| {
@@ -64,9 +72,15 @@ impl Own {
             let segments = subnets.map(|address| address.net.trunc()).collect();
             Some(Uplink { index, address: own, segments, mtu: link.mtu })
         };
+        let uplink = |family: Family| {
+            let before = before.and_then(|own| own.uplinks.of(family).as_ref());
+            let known = [*node.addresses.of(family), before.map(|uplink| uplink.address)];
+            known.into_iter().flatten().find_map(|own| uplink_with(family, own))
+        };
         Self {
             name: node.name.clone(),
             pod_cidrs: node.pod_cidrs,
+            addresses: node.addresses,
             macs: Both::each(|family| vtep_mac(&node.name, family)),
             uplinks: Both::each(uplink),
             backend,
@@ -78,10 +92,15 @@ impl Own {
         if self.pod_cidrs == Both::default() {
             return vec![Reason::NoPodCidrs];
         }
-        let lacks_uplink = |family: &Family| {
-            self.pod_cidrs.of(*family).is_some() && self.uplinks.of(*family).is_none()
+        let fault = |family: Family| {
+            self.pod_cidrs.of(family).as_ref()?;
+            match self.uplinks.of(family) {
+                None => Some(Reason::NoUplink(family)),
+                Some(uplink) => (Some(uplink.address) != *self.addresses.of(family))
+                    .then_some(Reason::OldUplink(uplink.address)),
+            }
         };
-        FAMILIES.into_iter().filter(lacks_uplink).map(Reason::NoUplink).collect()
+        FAMILIES.into_iter().filter_map(fault).collect()
     }
 
     /// Whether pods of other nodes can be reached over one family, at least.

@@ -42,6 +42,8 @@ pub enum Reason {
     NoPodCidrs,
     /// No interface of this node has its `InternalIP`.
     NoUplink(Family),
+    /// No interface of this node has its `InternalIP`, and a previous one stays in use.
+    OldUplink(IpAddr),
     /// The kernel refused a change.
     Refused(String),
     /// Other rules of this node drop packets of pods.
@@ -63,7 +65,7 @@ impl Reason {
             Self::NotOnSegment(_) => "NotOnSegment",
             Self::NoTunnel(_) => "NoTunnel",
             Self::NoPodCidrs => "NoPodCIDRs",
-            Self::NoUplink(_) => "NoUplink",
+            Self::NoUplink(_) | Self::OldUplink(_) => "NoUplink",
             Self::Refused(_) => "RefusedByKernel",
             Self::Dropped(_) => "ForwardingDropped",
             Self::NotSynchronized(_) => "NotSynchronized",
@@ -108,6 +110,9 @@ impl Display for Reason {
                 "no interface has an InternalIP of the Node for {family:?}; pods of other nodes \
                  cannot be reached over it"
             ),
+            Self::OldUplink(address) => {
+                write!(f, "no interface has the InternalIP of the Node; {address} stays in use")
+            }
         }
     }
 }

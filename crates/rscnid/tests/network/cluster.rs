@@ -46,7 +46,7 @@ fn segment(number: usize) -> (u8, char) {
     if number == 2 { (1, 'b') } else { (0, 'a') }
 }
 
-fn node(number: usize, annotations: &BTreeMap<String, String>) -> NodeInfo {
+pub(crate) fn node(number: usize) -> NodeInfo {
     let (segment, letter) = segment(number);
     let (high, low) = (244 + number / 255, number % 255);
     let nets = [format!("10.{high}.{low}.0/24"), format!("fd01:0:0:{number:x}::/64")];
@@ -62,8 +62,30 @@ fn node(number: usize, annotations: &BTreeMap<String, String>) -> NodeInfo {
         &name,
         nets.iter().map(String::as_str),
         addresses.iter().map(String::as_str),
-        annotations,
+        &BTreeMap::new(),
     )
+}
+
+fn with_annotations(node: NodeInfo, annotations: &BTreeMap<String, String>) -> NodeInfo {
+    let NodeInfo { tunnels, tunnel_only, faults, .. } =
+        NodeInfo::read(&node.name, [], [], annotations);
+    NodeInfo { tunnels, tunnel_only, faults, ..node }
+}
+
+pub(crate) fn settings(dir: &Path, number: usize) -> Settings {
+    Settings {
+        node: format!("node{number}"),
+        backend: Backend::Auto,
+        conflist: dir.join(format!("node{number}/10-rscni.conflist")),
+        run_dir: dir.join(format!("node{number}/run")),
+    }
+}
+
+/// Starts the daemon of a node in the calling thread's namespace.
+pub(crate) fn synchronize(dir: &Path, number: usize, objects: Vec<NodeInfo>) -> Daemon {
+    let mut daemon = Daemon::open(settings(dir, number)).expect("open sockets");
+    daemon.replace(objects).expect("synchronize");
+    daemon
 }
 
 impl Cluster {
@@ -119,7 +141,7 @@ impl Cluster {
                 ),
             );
         }
-        let objects = (0..3).map(|number| self::node(number, &BTreeMap::new())).collect();
+        let objects = (0..3).map(self::node).collect();
         Self {
             dir: lab.dir().to_owned(),
             router,
@@ -148,38 +170,53 @@ impl Cluster {
 
     /// Starts the daemon of a node.
     pub(crate) fn restart(&mut self, number: usize) -> &Daemon {
-        let settings = Settings {
-            node: format!("node{number}"),
-            backend: Backend::Auto,
-            conflist: self.dir.join(format!("node{number}/10-rscni.conflist")),
-            run_dir: self.dir.join(format!("node{number}/run")),
-        };
         let objects = self.objects.clone();
-        let daemon = self.nodes[number].run(|| {
-            let mut daemon = Daemon::open(settings).expect("open sockets");
-            daemon.replace(objects).expect("synchronize");
-            daemon
-        });
+        let daemon = self.nodes[number].run(|| synchronize(&self.dir, number, objects));
         self.daemons[number].insert(daemon)
     }
 
     /// Gives the annotations of each daemon to all, until they no longer change.
-    fn publish(&mut self) {
+    pub(crate) fn publish(&mut self) {
         for _ in 0..2 {
             for number in 0..3 {
-                let annotations = self.daemons[number].as_ref().and_then(Daemon::annotations);
-                let object = node(number, &annotations.unwrap_or_default());
-                self.objects[number] = object.clone();
-                self.each(|daemon| daemon.set(object.clone()).expect("take a Node"));
+                let daemon = self.daemons[number].as_ref().expect("a daemon");
+                let object = self.objects[number].clone();
+                let object = match daemon.annotations() {
+                    Some(annotations) => with_annotations(object, &annotations),
+                    None => object,
+                };
+                self.set_object(&object);
             }
         }
         (0..3).for_each(|number| self.notice(number));
     }
 
-    fn each(&mut self, act: impl Fn(&mut Daemon) + Sync) {
+    /// The Node of the API server.
+    pub(crate) fn object(&self, number: usize) -> NodeInfo {
+        self.objects[number].clone()
+    }
+
+    /// Changes a Node of the API server, which gives it to the daemons that run.
+    pub(crate) fn set_object(&mut self, object: &NodeInfo) {
+        let same = self.objects.iter_mut().find(|it| it.name == object.name).expect("a Node");
+        *same = object.clone();
+        self.each(|daemon| daemon.set(object.clone()).expect("take a Node"));
+    }
+
+    pub(crate) fn daemon(&self, number: usize) -> &Daemon {
+        self.daemons[number].as_ref().expect("a daemon")
+    }
+
+    /// The problems that the daemon of a node reports.
+    pub(crate) fn problems(&self, number: usize) -> Vec<String> {
+        self.daemon(number).problems().map(|problem| problem.to_string()).collect()
+    }
+
+    pub(crate) fn each(&mut self, act: impl Fn(&mut Daemon) + Sync) {
         for (node, daemon) in self.nodes.iter().zip(&mut self.daemons) {
-            let daemon = daemon.as_mut().expect("a daemon");
-            node.run(|| act(daemon));
+            if let Some(daemon) = daemon {
+                node.run(|| act(daemon));
+            }
         }
     }
 
@@ -191,7 +228,7 @@ impl Cluster {
 
     pub(crate) fn add_nodes(&mut self, numbers: Range<usize>) {
         for number in numbers {
-            let object = node(number, &BTreeMap::new());
+            let object = node(number);
             self.each(|daemon| daemon.set(object.clone()).expect("take a Node"));
         }
     }

@@ -2,6 +2,7 @@
 //! and pods are attached with the network list that the daemon writes.
 
 mod cluster;
+mod failures;
 
 use std::{
     io::Write,
@@ -86,6 +87,13 @@ fn removed_state_is_restored_from_notifications() {
             "ip link set eth0 down; ip link set eth0 up; ip route replace default via 192.168.0.1; \
              ip -6 addr replace fd00:0:0:a::11/64 dev eth0 nodad; \
              ip -6 route replace default via fd00:0:0:a::1",
+            // As systemd-networkd: foreign routes and addresses of its links, and all rules.
+            "for family in -4 -6; do ip $family route show | grep -e 'dev eth0' -e 'dev flannel' \
+             | grep -v -e 'proto kernel' -e ^default \
+             | while read route; do ip $family route del $route; done; done; \
+             ip addr flush dev flannel.1; ip rule flush; ip -6 rule flush; \
+             for family in -4 -6; do ip $family rule add lookup main pref 32766; done; \
+             ip rule add lookup default pref 32767",
             "nft flush ruleset",
             "nft flush set inet rscnid nodes4",
             "nft flush chain inet rscnid from_pods",
