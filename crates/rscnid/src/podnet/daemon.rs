@@ -340,6 +340,8 @@ impl Daemon {
         let Some(core) = &self.core else { return Ok(()) };
         self.counts.syncs += 1;
         self.own_changed = true;
+        // Without a device, plain routes work.
+        let missing = self.kernel.prepare_devices(core);
         self.kernel.prepare(core).map_err(other)?;
         // The port exists since the first request.
         self.tables.ignore(self.kernel.nft_port().map_err(other)?);
@@ -349,6 +351,9 @@ impl Daemon {
         self.refused.clear();
         self.correct(&changes);
         self.write_list()?;
+        if !missing.is_empty() {
+            return Err(io::Error::other(missing.join("; ")));
+        }
         self.succeed();
         Ok(())
     }

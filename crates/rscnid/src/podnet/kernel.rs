@@ -71,18 +71,18 @@ impl Kernel {
         Ok(Own { macs: before.map_or_else(|| Both::each(mac), |own| own.macs), ..own })
     }
 
-    /// Creates the table, and the VXLAN devices that the core needs. Forwarding is turned on by the
-    /// plugins, when the first pod is attached.
+    /// Creates the table. Forwarding is turned on by the plugins, when the first pod is attached.
     pub fn prepare(&mut self, core: &Core) -> Result<()> {
-        for family in FAMILIES {
-            if core.own().pod_cidrs.of(family).is_none() {
-                continue;
-            }
-            if core.needs_tunnel(family) {
-                self.prepare_device(core.own(), family)?;
-            }
-        }
         masquerade::prepare(&mut self.nft, core.own())
+    }
+
+    /// Creates the VXLAN devices that the core needs, and returns what failed.
+    pub fn prepare_devices(&mut self, core: &Core) -> Vec<String> {
+        let needs_device = |family: &Family| {
+            core.own().pod_cidrs.of(*family).is_some() && core.needs_tunnel(*family)
+        };
+        let prepare = |family| self.prepare_device(core.own(), family).err();
+        FAMILIES.into_iter().filter(needs_device).filter_map(prepare).collect()
     }
 
     /// Accepts forwarded packets of pods in the chains that drop them.
@@ -90,7 +90,7 @@ impl Kernel {
         acceptance::accept(&mut self.nft, own)
     }
 
-    fn prepare_device(&mut self, own: &Own, family: Family) -> Result<()> {
+    fn prepare_device(&mut self, own: &Own, family: Family) -> std::result::Result<(), String> {
         let (Some(uplink), Some(net)) = (own.uplinks.of(family), own.pod_cidrs.of(family)) else {
             return Ok(());
         };
@@ -103,14 +103,22 @@ impl Kernel {
             mac: Some(*own.macs.of(family)),
             mtu: Some(uplink.mtu.saturating_sub(*OVERHEAD.of(family))),
         };
-        let found = self.netlink.find_link(&wanted.name)?;
+        let message = |error: rscni_linux::Error| error.to_string();
+        let found = self.netlink.find_link(&wanted.name).map_err(message)?;
         let link = match found {
             Some(link) if fits(&link, &wanted) => link,
+            Some(other) if other.vxlan.is_none() => {
+                return Err(format!("{} is not a VXLAN device; rename or remove it", wanted.name));
+            }
             found => {
                 if let Some(other) = found {
-                    self.netlink.del_link(other.index)?;
+                    self.netlink.del_link(other.index).map_err(message)?;
                 }
-                self.netlink.add_link(&wanted)?
+                self.netlink.add_link(&wanted).map_err(|error| {
+                    let vni = node::VNI;
+                    let hint = format!("; remove the other device with VNI {vni} and port {PORT}");
+                    format!("{error}{}", if error.is_exists() { &hint } else { "" })
+                })?
             }
         };
         let change = LinkChange {
@@ -120,13 +128,13 @@ impl Kernel {
             ..LinkChange::default()
         };
         if change.up.is_some() || change.mtu.is_some() || change.mac.is_some() {
-            self.netlink.set_link(link.index, &change)?;
+            self.netlink.set_link(link.index, &change).map_err(message)?;
         }
         // As flannel: the network address of the podCIDR is the gateway for other nodes.
         let address = net.network().into();
         let flags = AddressFlags { nodad: true, noprefixroute: false };
         match self.netlink.add_address(link.index, address, flags) {
-            Err(error) if !error.is_exists() => return Err(error),
+            Err(error) if !error.is_exists() => return Err(error.to_string()),
             _ => *self.devices.of_mut(family) = Some(link.index),
         }
         Ok(())
@@ -195,16 +203,17 @@ impl Kernel {
         // Packets on new routes must not be masqueraded.
         let mut failures = masquerade::apply(&mut self.nft, &elements);
         for some in others.chunks(AT_ONCE) {
-            let requests = some.iter().filter_map(|change| self.request(own, change));
-            let requests: Vec<Request> = requests.collect();
+            let request = |change| Some((change, self.request(own, change)?));
+            let (sent, requests): (Vec<&Change>, Vec<Request>) =
+                some.iter().filter_map(request).unzip();
             if self.netlink.run_all(&requests).is_err() {
                 // Requests after a refused one were carried out; those that can be are repeated.
-                for change in some {
+                for change in sent {
                     let failure = self.apply_one(own, change);
                     failures.extend(failure.map(|failure| (change.key(), failure)));
                 }
             } else {
-                for change in some {
+                for change in sent {
                     self.record(change);
                 }
             }

@@ -2,7 +2,10 @@
 
 use rscni_linux::{Event, Family, Forwarding, Neighbour, Route, nft::Hook};
 
-use super::{Both, Change, FAMILIES, Key, Own, State, Value, acceptance, kernel::Kernel};
+use super::{
+    Both, Change, FAMILIES, Key, Own, State, Value, acceptance,
+    kernel::{DEVICES, Kernel},
+};
 
 /// The reaction to a notification.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -29,7 +32,11 @@ pub(super) fn repair(
         Event::Lost => Some(Repair::Everything),
         // The kernel removes routes without notification if the uplink loses its carrier.
         Event::Link(link) | Event::LinkGone(link) => {
-            (is_uplink(link.index) || is_device(link.index)).then_some(Repair::Everything)
+            // One that prevented a device of ours.
+            let is_rival = || DEVICES.iter().any(|name| link.name == *name) || link.vxlan.is_some();
+            let is_rival_gone = matches!(event, Event::LinkGone(_)) && is_rival();
+            let is_relevant = is_uplink(link.index) || is_device(link.index) || is_rival_gone;
+            is_relevant.then_some(Repair::Everything)
         }
         Event::Address(address) | Event::AddressGone(address) => {
             let is_wanted = is_uplink(address.index)

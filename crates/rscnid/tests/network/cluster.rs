@@ -2,6 +2,7 @@
 
 use std::{
     collections::BTreeMap,
+    io,
     net::IpAddr,
     ops::Range,
     path::{Path, PathBuf},
@@ -222,8 +223,12 @@ impl Cluster {
 
     /// Lets a daemon read its notifications.
     pub(crate) fn notice(&mut self, number: usize) {
+        self.try_notice(number).expect("restore what was lost");
+    }
+
+    pub(crate) fn try_notice(&mut self, number: usize) -> io::Result<()> {
         let daemon = self.daemons[number].as_mut().expect("a daemon");
-        self.nodes[number].run(|| daemon.notice().expect("restore what was lost"));
+        self.nodes[number].run(|| daemon.notice())
     }
 
     pub(crate) fn add_nodes(&mut self, numbers: Range<usize>) {

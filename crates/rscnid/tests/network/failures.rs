@@ -178,6 +178,34 @@ fn device_with_other_parameters_is_replaced() {
 }
 
 #[test]
+fn device_in_the_way_is_reported_and_plain_routes_work() {
+    rscni_test::run(|lab| {
+        let mut cluster = Cluster::start(lab);
+        for (name, kind, problem) in [
+            ("flannel.1", "bridge", "flannel.1 is not a VXLAN device; rename or remove it"),
+            (
+                "vxlan7",
+                "vxlan id 1 local 192.168.0.11 dev eth0 dstport 8472 nolearning",
+                "remove the other device with VNI 1 and port 8472",
+            ),
+        ] {
+            let command = format!("link del flannel.1; ip link add {name} type {kind}");
+            ip(&cluster.nodes[0], &command);
+            let error = cluster.try_notice(0).unwrap_err().to_string();
+            assert!(error.ends_with(problem), "{error}");
+            assert_eq!(cluster.problems(0), [format!("Node node0: {error}")]);
+            assert!(cluster.daemon(0).is_behind());
+            let routes = ip(&cluster.nodes[0], "route show proto 82");
+            assert!(routes.contains("10.244.1.0/24 via 192.168.0.12 dev eth0"), "{routes}");
+            ip(&cluster.nodes[0], &format!("link del {name}"));
+            cluster.notice(0);
+            assert_eq!(cluster.problems(0), [""; 0]);
+        }
+        assert_connected(&cluster);
+    });
+}
+
+#[test]
 fn list_after_missed_events_leads_to_the_same_state() {
     rscni_test::run(|lab| {
         let mut cluster = Cluster::start(lab);
