@@ -1,5 +1,5 @@
 //! Safe wrappers for kernel interfaces that rustix has only through unsafe functions: packet socket
-//! addresses, the ioctls of `/dev/net/tun`, namespaces and their cookies, child processes. No other
+//! addresses, ioctls, socket options, namespaces and their cookies, child processes. No other
 //! module contains unsafe code.
 #![allow(
     unsafe_code,
@@ -10,7 +10,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
 use rustix::{
     io,
-    ioctl::{IntegerSetter, Updater, ioctl, opcode},
+    ioctl::{IntegerSetter, Opcode, Updater, ioctl, opcode},
     net::{
         SendFlags,
         addr::{SocketAddrArg, SocketAddrLen, SocketAddrOpaque},
@@ -113,6 +113,54 @@ pub(crate) fn set_tun_group(tun: impl AsFd, group: u32) -> io::Result<()> {
     unsafe {
         ioctl(tun, IntegerSetter::<{ opcode::write::<i32>(b'T', 206) }>::new_usize(group as usize))
     }
+}
+
+/// `struct ifreq` with a pointer, and `struct ethtool_value`.
+#[repr(C)]
+struct EthtoolRequest {
+    name: [u8; 16],
+    value: *mut EthtoolValue,
+    rest: [u8; 16],
+}
+
+#[repr(C)]
+struct EthtoolValue {
+    command: u32,
+    data: u32,
+}
+
+/// `SIOCETHTOOL` with a command that takes a number, such as `ETHTOOL_STXCSUM`.
+///
+/// # Errors
+///
+/// `EINVAL` for a name of more than 15 bytes; otherwise the kernel's error.
+pub(crate) fn set_ethtool_value(
+    socket: impl AsFd,
+    name: &str,
+    command: u32,
+    data: u32,
+) -> io::Result<()> {
+    const SIOCETHTOOL: Opcode = 0x8946;
+    let mut value = EthtoolValue { command, data };
+    let mut request = EthtoolRequest { name: [0; 16], value: &raw mut value, rest: [0; 16] };
+    match request.name.get_mut(..name.len()) {
+        Some(bytes) if name.len() < 16 => bytes.copy_from_slice(name.as_bytes()),
+        _ => return Err(io::Errno::INVAL),
+    }
+    // SAFETY: this opcode reads one `struct ifreq`, which is not longer than `EthtoolRequest`. The
+    // commands of the callers read and write one `struct ethtool_value` at its pointer; it outlives
+    // the call.
+    unsafe { ioctl(socket, Updater::<SIOCETHTOOL, _>::new(&mut request)) }
+}
+
+/// Sets a socket option that is a number.
+pub(crate) fn set_option(socket: impl AsFd, level: i32, option: i32, value: i32) -> io::Result<()> {
+    const LENGTH: libc::socklen_t = 4;
+    const { assert!(size_of::<i32>() == LENGTH as usize) };
+    let fd = socket.as_fd().as_raw_fd();
+    // SAFETY: the kernel reads the number, whose length is given. It outlives the call.
+    let result = unsafe { libc::setsockopt(fd, level, option, (&raw const value).cast(), LENGTH) };
+    if result == 0 { Ok(()) } else { Err(last_error()) }
 }
 
 /// Moves the calling thread into a new network namespace.

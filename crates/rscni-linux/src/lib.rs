@@ -61,6 +61,7 @@ mod mac;
 pub mod netlink;
 mod netns;
 pub mod nft;
+pub mod offload;
 mod packet;
 pub mod sysctl;
 mod tap;
