@@ -24,6 +24,7 @@ pub struct Metrics {
     peers: Gauge,
     routes: Gauge,
     problems: Gauge,
+    unreachable: Gauge,
     /// The metrics of the garbage collection.
     pub gc: GcMetrics,
 }
@@ -49,6 +50,7 @@ impl Default for Metrics {
             peers: Gauge::default(),
             routes: Gauge::default(),
             problems: Gauge::default(),
+            unreachable: Gauge::default(),
             gc: GcMetrics::default(),
         };
         let it = &mut metrics;
@@ -69,6 +71,7 @@ impl Default for Metrics {
         let gauges = [
             ("peers", "Other Nodes", &it.peers),
             ("routes", "Routes to pods of other Nodes", &it.routes),
+            ("unreachable", "Tunnels over which peers do not answer probes", &it.unreachable),
             ("problems", "Reasons why a Node is not or not completely reachable", &it.problems),
         ];
         for (name, help, gauge) in gauges {
@@ -149,6 +152,7 @@ impl Metrics {
         let routes = core.map_or(0, |core| core.desired().keys().filter(is_route).count());
         self.peers.set(number(core.map_or(0, crate::podnet::Core::peers)));
         self.routes.set(number(routes));
+        self.unreachable.set(number(daemon.unreachable()));
         self.problems.set(number(daemon.problems().count()));
     }
 }

@@ -6,17 +6,20 @@ use std::{
     net::SocketAddr,
     os::fd::{AsFd, OwnedFd},
     pin::pin,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use anyhow::Context;
 use futures_util::StreamExt;
 use kube::Client;
 use tokio::{
-    io::{Interest, unix::AsyncFd},
+    io::{
+        Interest,
+        unix::{AsyncFd, AsyncFdReadyGuard},
+    },
     signal::unix::{SignalKind, signal},
     sync::{mpsc, watch},
-    time::sleep,
+    time::{Instant, sleep},
 };
 use tracing::{debug, info};
 
@@ -106,6 +109,8 @@ async fn podnet(
     let [links, tables] = [daemon.links.as_fd(), daemon.tables.as_fd()]
         .map(|fd| fd.try_clone_to_owned().and_then(readable));
     let (links, tables) = (links?, tables?);
+    let probes = daemon.probe_socket().map(|fd| fd.try_clone_to_owned().and_then(readable));
+    let probes = probes.transpose()?;
     let mut server = pin!(server);
     let mut nodes = pin!(watch_nodes(client.clone()));
     let [mut terminated, mut interrupted] =
@@ -140,6 +145,17 @@ async fn podnet(
             () = pause(daemon.is_behind().then_some(RETRY)) => {
                 begin = Instant::now();
                 daemon.retry()
+            }
+            ready = arrival(probes.as_ref()) => {
+                begin = Instant::now();
+                ready?.clear_ready();
+                daemon.answer_probes(start.elapsed());
+                Ok(())
+            }
+            () = pause(daemon.probe_in(start.elapsed())) => {
+                begin = Instant::now();
+                daemon.probe(start.elapsed());
+                Ok(())
             }
             () = pause(reports.wait(start.elapsed())) => {
                 begin = Instant::now();
@@ -185,6 +201,14 @@ async fn podnet(
 )]
 fn readable(fd: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
     AsyncFd::with_interest(fd, Interest::READABLE)
+}
+
+/// Waits until a socket is readable, or for ever without one.
+async fn arrival(socket: Option<&AsyncFd<OwnedFd>>) -> io::Result<AsyncFdReadyGuard<'_, OwnedFd>> {
+    match socket {
+        Some(socket) => socket.readable().await,
+        None => pending().await,
+    }
 }
 
 /// Waits for ever without a duration: then there is no timer.

@@ -13,7 +13,7 @@ use ipnet::IpNet;
 use rscni_linux::Family;
 
 use super::{
-    Both, Change, FAMILIES, Key, NodeInfo, Own, Problem, Reason, State, Value, overlap,
+    Both, Change, FAMILIES, Key, NodeInfo, Own, Problem, Reason, State, Tunnel, Value, overlap,
     plan::{Hop, check_cidr, hop},
     state::order,
 };
@@ -99,6 +99,18 @@ impl Core {
     /// The problems of one Node.
     pub fn problems_of(&self, name: &str) -> &[Reason] {
         self.nodes.get(name).map(|entry| &*entry.problems).unwrap_or_default()
+    }
+
+    /// The gateways of the tunnels that lead to a Node, each with its tunnel if the Node answers
+    /// probes. flanneld does not.
+    pub fn tunnels(&self, name: &str) -> impl Iterator<Item = (IpAddr, Option<Tunnel>)> {
+        self.nodes.get(name).into_iter().flat_map(|entry| {
+            entry.keys.iter().filter_map(|key| {
+                let Key::Neighbour(gateway) = *key else { return None };
+                let tunnel = *entry.info.tunnels.of(Family::of(&gateway));
+                Some((gateway, tunnel.filter(|_| !entry.info.tunnel_only)))
+            })
+        })
     }
 
     /// Takes the names of Nodes whose problems may have changed since the last call.

@@ -4,7 +4,9 @@
 use std::{
     collections::{BTreeMap, BTreeSet, HashSet},
     io,
+    os::fd::BorrowedFd,
     path::PathBuf,
+    time::Duration,
 };
 
 use rscni_linux::{Monitor, Result};
@@ -17,6 +19,7 @@ use super::{
     kernel::Kernel,
     list_file::ListFile,
     node,
+    prober::Prober,
     repair::{Repair, repair},
 };
 use crate::report::Condition;
@@ -59,6 +62,7 @@ pub struct Daemon {
     /// Why the last synchronization failed.
     failure: Option<String>,
     list_file: ListFile,
+    prober: Prober,
     /// The problems of each Node that has some.
     problems: BTreeMap<String, Vec<Reason>>,
     /// Whether those of this Node may have changed since they were collected.
@@ -97,6 +101,7 @@ impl Daemon {
             refused: BTreeMap::new(),
             failure: None,
             list_file,
+            prober: Prober::open(),
             problems: BTreeMap::new(),
             own_changed: false,
             changed: BTreeSet::new(),
@@ -168,13 +173,17 @@ impl Daemon {
         let before = self.core.as_ref().map(Core::own);
         let own = self.kernel.own(own_node, self.settings.backend, before).map_err(other)?;
         let state = self.kernel.read(&own).map_err(other)?;
-        match &mut self.core {
-            Some(core) => drop(core.set_own(own)),
-            none => *none = Some(Core::new(own)),
-        }
-        if let Some(core) = &mut self.core {
-            core.replace(nodes, &state);
-        }
+        let core = match &mut self.core {
+            Some(core) => {
+                let changes = core.set_own(own);
+                self.prober.follow(core, &changes, None);
+                core
+            }
+            none => none.insert(Core::new(own)),
+        };
+        let names: Vec<String> = nodes.iter().map(|node| node.name.clone()).collect();
+        let changes = core.replace(nodes, &state);
+        self.prober.follow(core, &changes, names.iter().map(String::as_str));
         self.sync()
     }
 
@@ -196,7 +205,9 @@ impl Daemon {
         }
         let Some(core) = &mut self.core else { return Ok(()) };
         let before = Both::each(|family| core.needs_tunnel(family));
+        let name = node.name.clone();
         let changes = core.set(node);
+        self.prober.follow(core, &changes, [&*name]);
         let outcome = if before == Both::each(|family| core.needs_tunnel(family)) {
             self.apply(&changes);
             Ok(())
@@ -216,6 +227,7 @@ impl Daemon {
             return Ok(());
         };
         let changes = core.remove(name);
+        self.prober.follow(core, &changes, None);
         self.apply(&changes);
         self.report(Ok(()))
     }
@@ -254,6 +266,35 @@ impl Daemon {
             self.write_list()?;
         }
         Ok(())
+    }
+
+    /// The socket of probes. The daemon works without one.
+    pub fn probe_socket(&self) -> Option<BorrowedFd<'_>> {
+        self.prober.socket()
+    }
+
+    /// Returns how long it takes until a probe is due, or `None` for ever. Times are since any
+    /// fixed moment.
+    pub fn probe_in(&mut self, now: Duration) -> Option<Duration> {
+        self.prober.wait(now)
+    }
+
+    /// Sends the probes that are due.
+    pub fn probe(&mut self, now: Duration) {
+        self.prober.send(now);
+        // Nothing failed.
+        let _ = self.report(Ok(()));
+    }
+
+    /// Answers the probes of peers, and takes their answers.
+    pub fn answer_probes(&mut self, now: Duration) {
+        self.prober.receive(now);
+        let _ = self.report(Ok(()));
+    }
+
+    /// The number of peers that do not answer probes, or not as they should.
+    pub fn unreachable(&self) -> usize {
+        self.prober.unreachable()
     }
 
     /// Returns the annotations that this Node should have, or `None` if it needs no tunnel.
@@ -331,7 +372,8 @@ impl Daemon {
         };
         let before = Some(core.own());
         let own = self.kernel.own(node, self.settings.backend, before).map_err(other)?;
-        core.set_own(own);
+        let changes = core.set_own(own);
+        self.prober.follow(core, &changes, None);
         self.sync()
     }
 
@@ -396,6 +438,7 @@ impl Daemon {
             self.own_changed = true;
         }
         let mut names = self.core.as_mut().map(Core::take_changed).unwrap_or_default();
+        names.append(&mut self.prober.take_changed());
         if std::mem::take(&mut self.own_changed) {
             names.insert(self.settings.node.clone());
         }
@@ -425,7 +468,10 @@ impl Daemon {
     /// Collects the problems of a Node.
     fn reasons(&self, name: &str) -> Vec<Reason> {
         if name != self.settings.node {
-            return self.core.iter().flat_map(|core| core.problems_of(name)).cloned().collect();
+            let Some(core) = &self.core else { return Vec::new() };
+            let tunnels = core.tunnels(name);
+            let silent = tunnels.filter_map(|(gateway, _)| self.prober.problem(gateway));
+            return core.problems_of(name).iter().chain(silent).cloned().collect();
         }
         let faults = self.core.iter().flat_map(|core| core.own().faults());
         let refused = self.refused.values().cloned().map(Reason::Refused);

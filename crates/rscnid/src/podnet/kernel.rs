@@ -26,7 +26,7 @@ pub const PROTOCOL: u8 = 82;
 /// The names of the VXLAN devices, those of flannel.
 pub const DEVICES: Both<&str> = Both { v4: "flannel.1", v6: "flannel-v6.1" };
 /// flannel's UDP port.
-const PORT: u16 = 8472;
+pub(super) const PORT: u16 = 8472;
 pub(super) const TABLE_MAIN: u32 = 254;
 const PROTOCOL_KERNEL: u8 = 2;
 /// Requests in one send; the kernel limits its length.

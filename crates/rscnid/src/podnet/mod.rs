@@ -13,6 +13,8 @@ mod masquerade;
 pub mod node;
 pub mod own;
 mod plan;
+pub mod probe;
+mod prober;
 mod repair;
 pub mod state;
 

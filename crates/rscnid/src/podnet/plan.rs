@@ -46,6 +46,10 @@ pub enum Reason {
     OldUplink(IpAddr),
     /// The kernel refused a change.
     Refused(String),
+    /// The daemon of the Node does not answer over the tunnel.
+    Unreachable(IpAddr),
+    /// Packets arrive over the tunnel only if they have no checksum.
+    WrongChecksums(IpAddr),
     /// Other rules of this node drop packets of pods.
     Dropped(String),
     /// The kernel or the network list could not be brought into the desired state.
@@ -67,6 +71,8 @@ impl Reason {
             Self::NoPodCidrs => "NoPodCIDRs",
             Self::NoUplink(_) | Self::OldUplink(_) => "NoUplink",
             Self::Refused(_) => "RefusedByKernel",
+            Self::Unreachable(_) => "Unreachable",
+            Self::WrongChecksums(_) => "WrongChecksums",
             Self::Dropped(_) => "ForwardingDropped",
             Self::NotSynchronized(_) => "NotSynchronized",
         }
@@ -109,6 +115,18 @@ impl Display for Reason {
                 f,
                 "no interface has an InternalIP of the Node for {family:?}; pods of other nodes \
                  cannot be reached over it"
+            ),
+            Self::Unreachable(endpoint) => write!(
+                f,
+                "no answer from {endpoint} over VXLAN; allow UDP port {} between nodes, and UDP \
+                 port {} on the VXLAN device",
+                super::kernel::PORT,
+                super::prober::PORT
+            ),
+            Self::WrongChecksums(endpoint) => write!(
+                f,
+                "packets to {endpoint} over VXLAN, or from it, have wrong checksums; turn off \
+                 checksum offload for tunnels on the uplinks (ethtool -K UPLINK tx off)"
             ),
             Self::OldUplink(address) => {
                 write!(f, "no interface has the InternalIP of the Node; {address} stays in use")

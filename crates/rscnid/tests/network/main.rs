@@ -3,6 +3,8 @@
 
 mod cluster;
 mod failures;
+mod probes;
+mod running;
 
 use std::{
     io::Write,
