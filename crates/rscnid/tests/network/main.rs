@@ -3,6 +3,7 @@
 
 mod cluster;
 mod failures;
+mod kills;
 mod probes;
 mod running;
 
