@@ -30,6 +30,9 @@ pub struct Module {
     pub tags: &'static [&'static str],
     /// Variables that the linker sets, in the syntax of `-X`.
     pub variables: &'static [&'static str],
+    /// Directories of packages that are replaced by empty ones, since they need C or modules that
+    /// are not available.
+    pub omitted: &'static [&'static str],
 }
 
 /// The Go plugins.
@@ -41,6 +44,7 @@ pub const PLUGINS: Module = Module {
     variables: &[
         "github.com/containernetworking/plugins/pkg/utils/buildversion.BuildVersion=v1.10.0",
     ],
+    omitted: &[],
 };
 
 /// The directory of the Go plugins to compare with: `named`, or the ones built from [`PLUGINS`].
@@ -76,12 +80,24 @@ impl Module {
     /// build.
     fn name(&self, go: &str) -> String {
         let options = [self.packages, self.tags, self.variables].map(|words| words.join(" "));
-        let hash = sha256(format!("{go}\n{}", options.join("\n")).as_bytes());
+        let omitted = self.omitted.join(" ");
+        let hash = sha256(format!("{go}\n{}{omitted}", options.join("\n")).as_bytes());
         let name = self.path.split('/').skip(1).collect::<Vec<_>>().join("-");
         format!("{name}-{}-{}", self.version, &hash[..8])
     }
 
     fn build_into(&self, directory: &Path) -> Result<()> {
+        let source = self.source(go())?;
+        if self.omitted.is_empty() {
+            return self.build_in(&source, directory);
+        }
+        let copy = directory.join("source");
+        self.copy_without_omitted(&source, &copy)?;
+        self.build_in(&copy, directory)?;
+        Ok(fs::remove_dir_all(copy)?)
+    }
+
+    fn build_in(&self, source: &Path, directory: &Path) -> Result<()> {
         let variables: String =
             self.variables.iter().flat_map(|variable| [" -X ", variable]).collect();
         let mut build = go();
@@ -93,9 +109,24 @@ impl Module {
             // The slash at the end makes it a directory for Go.
             .arg(directory.join(""))
             .args(self.packages)
-            .current_dir(self.source(go())?)
+            .current_dir(source)
             .env("CGO_ENABLED", "0");
         program::capture(&mut build).map(drop)
+    }
+
+    /// Copies the source, as Go's module cache is read-only.
+    fn copy_without_omitted(&self, source: &Path, copy: &Path) -> Result<()> {
+        let mut cp = Command::new("cp");
+        cp.args(["--recursive", "--no-preserve=mode"]).arg(source).arg(copy);
+        program::capture(&mut cp).context("copy the source")?;
+        for package in self.omitted {
+            let directory = copy.join(package);
+            fs::remove_dir_all(&directory)?;
+            fs::create_dir(&directory)?;
+            let name = package.rsplit('/').next().unwrap_or_default();
+            fs::write(directory.join("empty.go"), format!("package {name}\n"))?;
+        }
+        Ok(())
     }
 }
 
@@ -180,6 +211,7 @@ mod tests {
         assert_ne!(one, PLUGINS.name("go1.27.0"));
         assert_ne!(one, Module { version: "v1.9.1", ..PLUGINS }.name("go1.26.8"));
         assert_ne!(one, Module { tags: &["no_btrfs"], ..PLUGINS }.name("go1.26.8"));
+        assert_ne!(one, Module { omitted: &["pkg/ns"], ..PLUGINS }.name("go1.26.8"));
     }
 
     #[test]

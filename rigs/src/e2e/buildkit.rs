@@ -36,6 +36,7 @@ pub(crate) const MODULE: Module = Module {
     packages: &["./cmd/buildkitd", "./cmd/buildctl"],
     tags: &[],
     variables: &[],
+    omitted: &[],
 };
 
 /// Name, address prefix and gateway of the network in `BuildKit`'s configuration.
