@@ -297,7 +297,8 @@ impl Daemon {
         self.prober.unreachable()
     }
 
-    /// Returns the annotations that this Node should have, or `None` if it needs no tunnel.
+    /// Returns the annotations that this Node should have, or `None` if it needs no tunnel. If
+    /// flanneld has published some, they are replaced: other nodes would use the tunnel only.
     pub fn annotations(&self) -> Option<BTreeMap<String, String>> {
         let tunnels = self.own_tunnels();
         (tunnels != Both::default()).then(|| node::annotations(&tunnels))
@@ -312,7 +313,11 @@ impl Daemon {
         Both::each(|family| {
             let own = self.core.as_ref()?.own();
             let endpoint = own.uplinks.of(family).as_ref()?.address;
-            self.tunnels().of(family).then_some(Tunnel { endpoint, mac: *own.macs.of(family) })
+            let is_of_flannel =
+                |node: &NodeInfo| node.tunnel_only && node.tunnels.of(family).is_some();
+            let is_published = self.own_node.as_ref().is_some_and(is_of_flannel);
+            (is_published || *self.tunnels().of(family))
+                .then_some(Tunnel { endpoint, mac: *own.macs.of(family) })
         })
     }
 

@@ -8,13 +8,14 @@ mod probes;
 mod running;
 
 use std::{
+    collections::BTreeMap,
     io::Write,
     process::{Command, Stdio},
 };
 
 use cluster::{Cluster, FLANNEL_MAC, ip};
 use rscni_test::eventually;
-use rscnid::podnet::Problem;
+use rscnid::podnet::{NodeInfo, Problem, node::PREFIX};
 
 /// Pods reach pods and nodes with full-size packets in both directions, over plain routes and
 /// VXLAN.
@@ -251,6 +252,28 @@ fn flannel_device_is_adopted_with_its_address() {
         let data = &annotations["flannel.alpha.coreos.com/backend-data"];
         assert!(data.contains(FLANNEL_MAC), "{data}");
         assert_connected(&cluster);
+    });
+}
+
+#[test]
+fn annotations_of_flanneld_are_replaced_if_no_tunnel_is_needed() {
+    rscni_test::run(|lab| {
+        let mut cluster = Cluster::start(lab);
+        cluster.remove_node(2);
+        let mut published = |annotations: &BTreeMap<String, String>| {
+            let own = NodeInfo::read("node0", ["10.244.0.0/24"], ["192.168.0.11"], annotations);
+            let daemon = cluster.daemons[0].as_mut().unwrap();
+            cluster.nodes[0].run(|| daemon.set(own)).unwrap();
+            daemon.annotations()
+        };
+        let data = format!(r#"{{"VNI":1,"VtepMAC":"{FLANNEL_MAC}"}}"#);
+        let of_flanneld = [("backend-type", "vxlan"), ("public-ip", "192.168.0.11")];
+        let of_flanneld = of_flanneld.into_iter().chain([("backend-data", &*data)]);
+        let of_flanneld =
+            of_flanneld.map(|(key, value)| (format!("{PREFIX}{key}"), value.to_owned())).collect();
+        let replaced = published(&of_flanneld).expect("annotations");
+        assert!(!NodeInfo::read("node0", [], [], &replaced).tunnel_only, "{replaced:?}");
+        assert_eq!(published(&replaced), None);
     });
 }
 
