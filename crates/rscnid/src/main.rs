@@ -149,6 +149,8 @@ impl Daemon {
         init_log(self.json);
         let is_enabled = |part| !self.disable.contains(&part);
         let interval = Duration::from_secs(self.gc_interval);
+        // The default of host-local, which the network list does not change.
+        let leases = self.gc.cache_dir.join("networks");
         let gc = is_enabled(Part::Gc).then(|| (self.gc.into(), interval));
         let status = is_enabled(Part::Status).then_some(self.listen);
         if !is_enabled(Part::Podnet) {
@@ -165,6 +167,7 @@ impl Daemon {
             backend: self.backend,
             conflist: self.conflist,
             run_dir: self.run_dir,
+            leases,
         };
         runtime.block_on(async {
             let client = kube::Client::try_default()

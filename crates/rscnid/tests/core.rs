@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use proptest::prelude::*;
 use rscni_linux::MacAddr;
 use rscnid::podnet::{
-    Backend, Both, Change, Core, Key, NodeInfo, Own, Reason, State, Tunnel, Uplink, Value,
-    conflist::{conflist, mtu},
+    Backend, Both, Bridge, Change, Core, Key, NodeInfo, Own, Reason, State, Tunnel, Uplink, Value,
+    conflist::{NETWORK, conflist, mtu},
     difference,
 };
 
@@ -26,6 +26,7 @@ fn own() -> Own {
             v6: None,
         },
         backend: Backend::Auto,
+        ..Own::default()
     }
 }
 
@@ -184,17 +185,31 @@ fn mtu_follows_uplink_and_tunnels() {
     let both = |v4| Both { v4, v6: false };
     assert_eq!(mtu(&own(), both(false)), Some(1500));
     assert_eq!(mtu(&own(), both(true)), Some(1450));
-    let list = String::from_utf8(conflist(&own(), both(true), false).unwrap()).unwrap();
-    let list: serde_json::Value = serde_json::from_str(&list).unwrap();
+    let list = conflist(&own(), NETWORK, both(true), false).unwrap();
+    let list: serde_json::Value = serde_json::from_slice(&list).unwrap();
     assert_eq!(list["plugins"][0]["mtu"], 1450);
     assert_eq!(list["plugins"][0]["ipam"]["ranges"][0][0]["subnet"], "10.244.0.0/24");
-    assert_eq!(conflist(&Own::default(), both(false), false), None);
+    assert_eq!(conflist(&Own::default(), NETWORK, both(false), false), None);
+}
+
+#[test]
+fn new_pods_are_ports_of_the_bridge_of_another_network() {
+    let with_bridge = |mtu| Own { bridge: Some(Bridge { name: "cni0".into(), mtu }), ..own() };
+    for (mtu, expected) in [(1400, 1400), (9000, 1500)] {
+        let list = conflist(&with_bridge(mtu), "cbr0", Both::default(), false).unwrap();
+        let list: serde_json::Value = serde_json::from_slice(&list).unwrap();
+        assert_eq!(list["name"], "cbr0");
+        let plugin = &list["plugins"][0];
+        assert_eq!((&plugin["type"], &plugin["bridge"]), (&"bridge".into(), &"cni0".into()));
+        assert_eq!(plugin["mtu"], expected);
+        assert_eq!(plugin["ipam"]["ranges"][0][0]["subnet"], "10.244.0.0/24");
+    }
 }
 
 #[test]
 fn firewall_is_in_the_list_only_if_the_daemon_cannot_accept_packets() {
     let types = |firewall| {
-        let list = conflist(&own(), Both::default(), firewall).unwrap();
+        let list = conflist(&own(), NETWORK, Both::default(), firewall).unwrap();
         let list: serde_json::Value = serde_json::from_slice(&list).unwrap();
         let plugins = list["plugins"].as_array().unwrap().iter();
         plugins.map(|plugin| plugin["type"].as_str().unwrap().to_owned()).collect::<Vec<_>>()

@@ -3,14 +3,15 @@
 use ipnet::IpNet;
 use serde_json::{Value, json};
 
-use super::{Both, Own};
+use super::{Both, Bridge, Own};
 
-/// The name of the network, which is part of names of state files.
+/// The name of the network, which is part of names of state files, unless another one is adopted.
 pub const NETWORK: &str = "rscni";
 /// Bytes that VXLAN adds to each packet.
 pub(crate) const OVERHEAD: Both<u32> = Both { v4: 50, v6: 70 };
 
-/// Returns the MTU of pods: that of the smallest uplink, less the overhead of the tunnels in use.
+/// Returns the MTU of pods: that of the smallest uplink, less the overhead of the tunnels in use, or
+/// that of the bridge if it is smaller.
 pub fn mtu(own: &Own, tunnels: Both<bool>) -> Option<u32> {
     let of = |family| {
         let uplink = own.uplinks.of(family).as_ref()?;
@@ -18,7 +19,8 @@ pub fn mtu(own: &Own, tunnels: Both<bool>) -> Option<u32> {
         let overhead = if *tunnels.of(family) { *OVERHEAD.of(family) } else { 0 };
         Some(uplink.mtu.saturating_sub(overhead))
     };
-    super::FAMILIES.into_iter().filter_map(of).min()
+    let bridge = own.bridge.as_ref().map(|bridge| bridge.mtu);
+    super::FAMILIES.into_iter().filter_map(of).chain(bridge).min()
 }
 
 /// Returns the list, or `None` if the Node has no podCIDRs.
@@ -26,7 +28,7 @@ pub fn mtu(own: &Own, tunnels: Both<bool>) -> Option<u32> {
 /// Masquerading is not in it, because it depends on other nodes: the daemon does it. The daemon
 /// also accepts forwarded packets of pods; `firewall` adds the plugin for chains that it cannot
 /// change.
-pub fn conflist(own: &Own, tunnels: Both<bool>, firewall: bool) -> Option<Vec<u8>> {
+pub fn conflist(own: &Own, network: &str, tunnels: Both<bool>, firewall: bool) -> Option<Vec<u8>> {
     let nets: Vec<&IpNet> = own.pod_cidrs.iter().flatten().collect();
     if nets.is_empty() {
         return None;
@@ -34,15 +36,18 @@ pub fn conflist(own: &Own, tunnels: Both<bool>, firewall: bool) -> Option<Vec<u8
     let ranges: Vec<Value> = nets.iter().map(|net| json!([{ "subnet": net }])).collect();
     let everything = |net: &&IpNet| if net.addr().is_ipv4() { "0.0.0.0/0" } else { "::/0" };
     let routes: Vec<Value> = nets.iter().map(|net| json!({ "dst": everything(net) })).collect();
-    let mut ptp = json!({
-        "type": "ptp",
-        "ipam": { "type": "host-local", "ranges": ranges, "routes": routes },
-    });
+    let mut interface = match &own.bridge {
+        None => json!({ "type": "ptp" }),
+        Some(Bridge { name, .. }) => {
+            json!({ "type": "bridge", "bridge": name, "isGateway": true, "hairpinMode": true })
+        }
+    };
+    interface["ipam"] = json!({ "type": "host-local", "ranges": ranges, "routes": routes });
     if let Some(mtu) = mtu(own, tunnels) {
-        ptp["mtu"] = mtu.into();
+        interface["mtu"] = mtu.into();
     }
     let mut plugins = vec![
-        ptp,
+        interface,
         json!({ "type": "portmap", "capabilities": { "portMappings": true } }),
         json!({ "type": "bandwidth", "capabilities": { "bandwidth": true } }),
     ];
@@ -51,7 +56,7 @@ pub fn conflist(own: &Own, tunnels: Both<bool>, firewall: bool) -> Option<Vec<u8
     }
     let list = json!({
         "cniVersion": "1.1.0",
-        "name": NETWORK,
+        "name": network,
         "plugins": plugins,
     });
     let mut text = serde_json::to_vec_pretty(&list).ok()?;

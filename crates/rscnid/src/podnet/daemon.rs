@@ -13,7 +13,7 @@ use rscni_linux::{Monitor, Result};
 use tracing::{info, warn};
 
 use super::{
-    Backend, Both, Change, Core, Key, NodeInfo, Problem, Reason, Tunnel, acceptance,
+    Backend, Both, Change, Core, Key, NodeInfo, Problem, Reason, Tunnel, acceptance, adoption,
     conflist::conflist,
     difference,
     kernel::Kernel,
@@ -35,6 +35,8 @@ pub struct Settings {
     pub conflist: PathBuf,
     /// The directory for the list itself, which must not survive a reboot.
     pub run_dir: PathBuf,
+    /// The directory of host-local, with reserved addresses by network.
+    pub leases: PathBuf,
 }
 
 /// The pod network of this node, in the namespace of the thread that opened it.
@@ -69,6 +71,8 @@ pub struct Daemon {
     own_changed: bool,
     /// Nodes whose problems have changed since they were taken.
     changed: BTreeSet<String>,
+    /// The name of the network, once it is known.
+    network: Option<String>,
     /// Numbers for the metrics.
     pub counts: Counts,
 }
@@ -105,6 +109,7 @@ impl Daemon {
             problems: BTreeMap::new(),
             own_changed: false,
             changed: BTreeSet::new(),
+            network: None,
             counts: Counts::default(),
             settings,
         })
@@ -487,10 +492,17 @@ impl Daemon {
 
     fn write_list(&mut self) -> io::Result<()> {
         let own = self.core.as_ref().map(Core::own);
-        match own.and_then(|own| conflist(own, self.tunnels(), self.needs_firewall)) {
-            Some(list) => self.list_file.write(&list),
-            None => Ok(()),
-        }
+        let Some(own) = own.filter(|own| own.pod_cidrs != Both::default()) else { return Ok(()) };
+        let network = match self.network.take() {
+            Some(network) => network,
+            None => {
+                let previous = self.list_file.network();
+                adoption::network(&self.settings.leases, &own.pod_cidrs, previous)?
+            }
+        };
+        let list = conflist(own, &network, self.tunnels(), self.needs_firewall);
+        self.network = Some(network);
+        list.map_or(Ok(()), |list| self.list_file.write(&list))
     }
 
     /// Whether the network list was written, so that runtimes can attach pods.

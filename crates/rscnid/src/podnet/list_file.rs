@@ -28,6 +28,12 @@ impl ListFile {
         self.written.is_some()
     }
 
+    /// The name of the network in the list that this process or an earlier one wrote.
+    pub(super) fn network(&self) -> Option<String> {
+        let list: serde_json::Value = serde_json::from_slice(&fs::read(&self.target).ok()?).ok()?;
+        Some(list["name"].as_str()?.to_owned())
+    }
+
     /// Writes the list, unless it was written before. No reader sees a part of it.
     pub(super) fn write(&mut self, list: &[u8]) -> io::Result<()> {
         if self.written.as_deref() == Some(list) {

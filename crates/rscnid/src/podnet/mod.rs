@@ -4,6 +4,7 @@
 //! kernel's state. It has no clock, socket or thread, so that a simulator can drive it.
 
 mod acceptance;
+mod adoption;
 pub mod conflist;
 mod core;
 pub mod daemon;
@@ -19,6 +20,7 @@ mod repair;
 pub mod state;
 
 pub use self::{
+    adoption::Bridge,
     core::Core,
     node::{NodeInfo, Tunnel},
     own::{Backend, Own, Uplink},

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 use rscni_linux::{Address, Family, Link, MacAddr};
 
-use super::{Both, FAMILIES, NodeInfo, Reason};
+use super::{Both, Bridge, FAMILIES, NodeInfo, Reason};
 
 /// The way to other nodes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
@@ -47,6 +47,8 @@ pub struct Own {
     pub uplinks: Both<Option<Uplink>>,
     /// The configured way to other nodes.
     pub backend: Backend,
+    /// The bridge of another pod network, whose pods stay.
+    pub bridge: Option<Bridge>,
 }
 
 impl Own {
@@ -84,6 +86,7 @@ impl Own {
             macs: Both::each(|family| vtep_mac(&node.name, family)),
             uplinks: Both::each(uplink),
             backend,
+            bridge: Bridge::find(&node.pod_cidrs, links, addresses),
         }
     }
 

@@ -3,7 +3,7 @@
 use rscni_linux::{Event, Family, Forwarding, Neighbour, Route, nft::Hook};
 
 use super::{
-    Both, Change, FAMILIES, Key, Own, State, Value, acceptance,
+    Both, Change, FAMILIES, Key, Own, State, Value, acceptance, adoption,
     kernel::{DEVICES, Kernel},
 };
 
@@ -41,6 +41,7 @@ pub(super) fn repair(
         Event::Address(address) | Event::AddressGone(address) => {
             let is_wanted = is_uplink(address.index)
                 || own.uplinks.iter().any(Option::is_none) && !is_device(address.index)
+                || adoption::is_gateway(&own.pod_cidrs, &address.net)
                 || (is_device(address.index) && matches!(event, Event::AddressGone(_)));
             is_wanted.then_some(Repair::Everything)
         }

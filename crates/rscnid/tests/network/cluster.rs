@@ -79,6 +79,7 @@ pub(crate) fn settings(dir: &Path, number: usize) -> Settings {
         backend: Backend::Auto,
         conflist: dir.join(format!("node{number}/10-rscni.conflist")),
         run_dir: dir.join(format!("node{number}/run")),
+        leases: dir.join(format!("node{number}/networks")),
     }
 }
 

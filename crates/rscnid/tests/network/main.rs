@@ -256,6 +256,36 @@ fn flannel_device_is_adopted_with_its_address() {
 }
 
 #[test]
+fn bridge_and_network_name_of_another_pod_network_are_adopted() {
+    rscni_test::run(|lab| {
+        let mut cluster = Cluster::build(lab);
+        ip(&cluster.nodes[0], "link add cni0 mtu 1400 type bridge");
+        ip(&cluster.nodes[0], "addr add 10.244.0.1/24 dev cni0");
+        let leases = lab.dir().join("node0/networks/cbr0");
+        std::fs::create_dir_all(&leases).unwrap();
+        std::fs::write(leases.join("10.244.0.2"), "id\r\neth0").unwrap();
+        cluster.run();
+        cluster.attach(lab);
+        let read = || -> serde_json::Value {
+            let list = std::fs::read(lab.dir().join("node0/10-rscni.conflist")).unwrap();
+            serde_json::from_slice(&list).unwrap()
+        };
+        let list = read();
+        assert_eq!(list["name"], "cbr0");
+        assert_eq!(list["plugins"][0]["bridge"], "cni0");
+        assert_eq!(list["plugins"][0]["mtu"], 1400);
+        assert_connected(&cluster);
+        // Without the bridge, pods need none. The name stays, also for the next daemon.
+        ip(&cluster.nodes[0], "link del cni0");
+        cluster.notice(0);
+        std::fs::remove_file(leases.join("10.244.0.2")).unwrap();
+        cluster.restart(0);
+        let list = read();
+        assert_eq!((&list["name"], &list["plugins"][0]["type"]), (&"cbr0".into(), &"ptp".into()));
+    });
+}
+
+#[test]
 fn annotations_of_flanneld_are_replaced_if_no_tunnel_is_needed() {
     rscni_test::run(|lab| {
         let mut cluster = Cluster::start(lab);
