@@ -10,8 +10,8 @@ pub const NETWORK: &str = "rscni";
 /// Bytes that VXLAN adds to each packet.
 pub(crate) const OVERHEAD: Both<u32> = Both { v4: 50, v6: 70 };
 
-/// Returns the MTU of pods: that of the smallest uplink, less the overhead of the tunnels in use, or
-/// that of the bridge if it is smaller.
+/// Returns the MTU of pods: that of the smallest uplink, less the overhead of the tunnels in use,
+/// and at most that of the bridge.
 pub fn mtu(own: &Own, tunnels: Both<bool>) -> Option<u32> {
     let of = |family| {
         let uplink = own.uplinks.of(family).as_ref()?;

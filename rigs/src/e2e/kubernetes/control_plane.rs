@@ -120,7 +120,7 @@ fn write_users(cluster: &Path, nodes: &[String]) -> Result<()> {
     let mut write = |name: &str, user: &str| {
         let token = format!("token-of-{name}");
         tokens += &[&token, ",", user, "\n"].concat();
-        fs::write(cluster.join(format!("{name}.conf")), configuration(&token))
+        write_configuration(name, &token)
     };
     for (name, user) in USERS {
         write(name, user)?;
@@ -129,6 +129,11 @@ fn write_users(cluster: &Path, nodes: &[String]) -> Result<()> {
         write(node, &format!("system:node:{node},{},system:nodes", 10 + index))?;
     }
     Ok(fs::write(cluster.join("tokens.csv"), tokens)?)
+}
+
+/// Writes the configuration of a client, `NAME.conf` in the cluster's directory.
+pub(super) fn write_configuration(name: &str, token: &str) -> Result<()> {
+    Ok(fs::write(Path::new(CLUSTER).join(format!("{name}.conf")), configuration(token))?)
 }
 
 fn configuration(token: &str) -> String {

@@ -6,6 +6,7 @@
 //! - [`lan`] is the network between the machines, [`control_plane`] and [`node`] are the machines,
 //!   [`cluster`] is all of them.
 //! - [`pod_network`] makes the nodes ready for pods.
+//! - [`flannel`] runs flanneld on a node instead.
 //! - [`measure`] compares the plugins with the Go plugins. [`upstream`] runs Kubernetes' own tests.
 //! - [`scenarios`] are the tests. They use [`kubectl`], [`pods`], [`leaks`] and
 //!   [`replaced`].
@@ -14,6 +15,7 @@
 
 mod cluster;
 mod control_plane;
+mod flannel;
 mod images;
 mod kubectl;
 mod lan;
@@ -149,6 +151,9 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
     } else {
         None
     };
+    let runs_flannel =
+        !options.measure && !options.upstream && options.scenarios.includes(Scenario::Flannel);
+    let flannel = if runs_flannel { flannel::build()? } else { Vec::new() };
     let (image, _) = xtask::image::build()?;
     let mut built = Vec::new();
     for name in DEBUG_PLUGINS {
@@ -161,6 +166,11 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
     fs::create_dir(&plugins)?;
     for (name, program) in built {
         fs::copy(program, plugins.join(name))?;
+    }
+    let directory = site.directory().join(flannel::DIRECTORY);
+    fs::create_dir(&directory)?;
+    for (name, program) in flannel {
+        fs::copy(program, directory.join(name))?;
     }
     let images = site.directory().join(images::DIRECTORY);
     fs::create_dir(&images)?;

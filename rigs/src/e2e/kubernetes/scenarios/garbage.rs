@@ -48,7 +48,7 @@ fn delete(pod: &Pod) -> Result<()> {
 }
 
 /// Waits until kubelet has removed the sandbox of a deleted pod, which repeats DEL.
-fn forget(node: &Node, pod: &Pod) -> Result<()> {
+pub(super) fn forget(node: &Node, pod: &Pod) -> Result<()> {
     let pods = format!("{CRICTL} pods --quiet --name {}", pod.name);
     eventually(|| {
         let known = node.run(&pods)?;
@@ -95,7 +95,7 @@ fn start_with_host_port(node: &Node) -> Result<Pod> {
 }
 
 /// Whether a line has an address of the pod.
-fn names(line: &str, pod: &Pod) -> bool {
+pub(super) fn names(line: &str, pod: &Pod) -> bool {
     let mut words = line.split([' ', ':', '/']);
     words.any(|word| word.parse().is_ok_and(|ip| pod.addresses.contains(&ip)))
 }
@@ -105,7 +105,7 @@ fn collect(node: &Node, option: &str) -> Result<String> {
     collect_with("rscnid", node, option)
 }
 
-fn collect_with(daemon_set: &str, node: &Node, option: &str) -> Result<String> {
+pub(super) fn collect_with(daemon_set: &str, node: &Node, option: &str) -> Result<String> {
     let command = format!("/rscnid gc --once --gc-grace 0{option}");
     pod_network::exec(daemon_set, node, &command).context("collect garbage")
 }

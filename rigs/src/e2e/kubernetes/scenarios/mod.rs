@@ -3,6 +3,7 @@
 mod churn;
 mod daemon;
 mod dns;
+mod flannel;
 mod garbage;
 mod hosts;
 mod nodes;
@@ -67,6 +68,8 @@ pub(super) enum Scenario {
     Reboot,
     /// containerd and kubelet killed while pods come and go
     Kills,
+    /// nodes that change from flannel to rscnid and back while their pods run
+    Flannel,
 }
 
 impl Scenario {
@@ -91,6 +94,7 @@ impl Scenario {
             Self::Hundred => "a hundred pods start at once on one node",
             Self::Reboot => "pods of a node that lost power get a new network",
             Self::Kills => "killed containerd and kubelet leave nothing behind",
+            Self::Flannel => "pods keep running while their nodes change to rscnid and back",
         }
     }
 
@@ -115,6 +119,7 @@ impl Scenario {
             Self::Hundred => pods::hundred(cluster),
             Self::Reboot => reboot::run(cluster),
             Self::Kills => churn::run(cluster),
+            Self::Flannel => flannel::run(cluster),
         }
     }
 }
