@@ -43,7 +43,7 @@ use fs_err as fs;
 use rustix::mount::{mount_bind, mount_bind_recursive};
 use xtask::{dist, go, packages, program, tally::Tally};
 
-use self::{cluster::Cluster, site::Site};
+use self::{cluster::Cluster, scenarios::Scenario, site::Site};
 use super::report;
 use crate::mounts::{mount, mount_overlay};
 

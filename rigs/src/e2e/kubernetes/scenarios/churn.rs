@@ -1,69 +1,162 @@
-//! Programs of a node that are killed while pods come and go.
+//! Sandboxes that come and go while the container runtime and the garbage collection are killed.
+//!
+//! kubelet does not run, so that it removes no sandbox: the runtime is called as kubelet calls it,
+//! at a higher rate.
 
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
-
-use anyhow::{Context, Result};
-
-use super::pods::{deployment, wait_for};
-use crate::e2e::kubernetes::{
-    cluster::Cluster,
-    kubectl,
-    node::Part,
-    pods::{self, PACKET, Pod},
+use std::{
+    net::IpAddr,
+    path::{Path, PathBuf},
+    sync::atomic::{AtomicU32, Ordering},
+    time::Duration,
 };
 
-const PODS: usize = 12;
-const ROUNDS: usize = 6;
+use anyhow::{Context, Result, ensure};
+use rscni_test::Container;
 
-/// Kills containerd or kubelet in each round, once while pods start and once while they stop. Pods
-/// that start afterwards are reached.
-pub(super) fn run(cluster: &mut Cluster) -> Result<()> {
-    let seed = SystemTime::now().duration_since(UNIX_EPOCH)?.subsec_nanos();
-    let mut random = Random(seed.into());
-    outer(cluster, &mut random).with_context(|| format!("with the seed {seed}"))
+use super::random::Random;
+use crate::{
+    daemon::{Daemon, until_ok},
+    e2e::{
+        cri::{Cri, PodSandboxConfig, PodSandboxMetadata},
+        kubernetes::{
+            CLUSTER, RSCNID,
+            cluster::Cluster,
+            leaks,
+            node::{Node, Part},
+            pods::PACKET,
+        },
+    },
+};
+
+/// Sandboxes that start or stop at a time.
+const AT_ONCE: usize = 8;
+/// Pause between two kills, in milliseconds.
+const PAUSE: u64 = 8000;
+/// Longest life of a sandbox, in milliseconds.
+const LIFE: u64 = 1000;
+/// Timeout of a call, which is repeated while the runtime starts.
+const CALL: Duration = Duration::from_secs(120);
+
+/// Arguments of the garbage collection. A sandbox on this machine starts well within the pause.
+const COLLECTION: &str =
+    "run --disable podnet --listen 127.0.0.1:9473 --gc-interval 1 --gc-grace 30";
+
+/// Starts `pods` sandboxes. Each has its network until it is stopped, and nothing of them is left
+/// at the end, though calls were interrupted.
+pub(super) fn run(cluster: &mut Cluster, pods: u32) -> Result<()> {
+    let mut random = Random::new()?;
+    let seed = random.seed();
+    let node = cluster.node_mut(0);
+    node.kill(Part::Kubelet);
+    let outcome = with_kills(node, pods, &mut random).and_then(|()| leaks::none(node));
+    node.start_part(Part::Kubelet)?;
+    outcome.with_context(|| format!("with the seed {seed}"))
 }
 
-fn outer(cluster: &mut Cluster, random: &mut Random) -> Result<()> {
-    kubectl::apply(&[deployment("churn", 0, &pods::spec(cluster.node(0)))])?;
-    for _ in 0..ROUNDS {
-        for replicas in [PODS, 0] {
-            kubectl::run(&format!("scale deployment churn --replicas={replicas}"))?;
-            random.sleep(3000);
-            let part = [Part::Containerd, Part::Kubelet][random.below(2)];
-            let node = cluster.node_mut(0);
-            node.kill(part);
-            random.sleep(500);
-            node.start_part(part)?;
-            random.sleep(1000);
+fn with_kills(node: &mut Node, pods: u32, random: &mut Random) -> Result<()> {
+    let churn = Churn {
+        socket: node.path("/run/containerd/containerd.sock"),
+        node: node.network(),
+        left: AtomicU32::new(pods),
+        interrupted: AtomicU32::new(0),
+    };
+    let mut collection = start_collection(node)?;
+    let mut kills = 0;
+    std::thread::scope(|scope| {
+        let workers: Vec<_> = (0..AT_ONCE)
+            .map(|worker| {
+                let (churn, random) = (&churn, random.split());
+                scope.spawn(move || churn.work(worker, random))
+            })
+            .collect();
+        while !workers.iter().all(std::thread::ScopedJoinHandle::is_finished) {
+            random.sleep(PAUSE);
+            if random.below(2) == 0 {
+                node.kill(Part::Containerd);
+                node.start_part(Part::Containerd)?;
+            } else {
+                collection.kill();
+                collection = start_collection(node)?;
+            }
+            kills += 1;
         }
-    }
-    kubectl::run(&format!("scale deployment churn --replicas={PODS}"))?;
-    let far = pods::start(&[("far", cluster.node(1))])?.remove(0);
-    wait_for(&["churn"], PODS)?;
-    for name in pods::ready_pods(cluster, 0)?.keys() {
-        Pod::wait(name, cluster.node(0))?.reaches(&far)?;
-    }
-    for pod in pods::ready_pods(cluster, 0)?.values() {
-        for address in pods::addresses(pod) {
-            far.network.try_ping(address, PACKET)?;
+        workers.into_iter().try_for_each(|worker| worker.join().expect("no worker panics"))
+    })?;
+    println!(
+        "  {pods} sandboxes, {} interrupted calls, {kills} programs killed",
+        churn.interrupted.into_inner()
+    );
+    remove_all(&churn.socket)?;
+    leaks::none(node).with_context(|| collection.log())
+}
+
+fn start_collection(node: &Node) -> Result<Daemon> {
+    let mut command = node.command("setpriv");
+    command.args(["--pdeathsig", "KILL"]).arg(Path::new(CLUSTER).join(RSCNID));
+    let log = Path::new(CLUSTER).join("collection.log");
+    Daemon::start("rscnid", command.args(COLLECTION.split(' ')), log)
+}
+
+/// What all threads share.
+struct Churn {
+    socket: PathBuf,
+    /// The network of the node.
+    node: Container,
+    /// Sandboxes to start.
+    left: AtomicU32,
+    interrupted: AtomicU32,
+}
+
+impl Churn {
+    fn work(&self, worker: usize, mut random: Random) -> Result<()> {
+        let cri = Cri::at(&self.socket)?;
+        let take = |left: u32| left.checked_sub(1);
+        while let Ok(number) = self.left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, take) {
+            let name = format!("churn-{worker}-{number}");
+            let Ok(id) = cri.run_pod_sandbox(configuration(&name)) else {
+                self.interrupted.fetch_add(1, Ordering::Relaxed);
+                until_ok(CALL, || cri.version())?;
+                continue;
+            };
+            let addresses = until_ok(CALL, || cri.pod_sandbox_status(&id))?.addresses;
+            self.reaches(&name, &addresses)?;
+            random.sleep(LIFE);
+            self.reaches(&name, &addresses)?;
+            until_ok(CALL, || cri.stop_pod_sandbox(&id))?;
+            until_ok(CALL, || cri.remove_pod_sandbox(&id))?;
         }
+        Ok(())
+    }
+
+    /// Checks that a running sandbox answers.
+    fn reaches(&self, name: &str, addresses: &[IpAddr]) -> Result<()> {
+        ensure!(addresses.len() == 2, "{name} has the addresses {addresses:?}");
+        addresses.iter().try_for_each(|address| {
+            self.node.try_ping(address, PACKET).with_context(|| name.to_owned())
+        })
+    }
+}
+
+/// Removes all sandboxes of interrupted calls, as kubelet does after its start.
+fn remove_all(socket: &Path) -> Result<()> {
+    let cri = Cri::at(socket)?;
+    for id in until_ok(CALL, || cri.all_pod_sandboxes(NAMESPACE))? {
+        until_ok(CALL, || cri.stop_pod_sandbox(&id))?;
+        until_ok(CALL, || cri.remove_pod_sandbox(&id))?;
     }
     Ok(())
 }
 
-/// Numbers for delays.
-struct Random(u64);
+const NAMESPACE: &str = "churn";
 
-impl Random {
-    fn below(&mut self, limit: u64) -> usize {
-        // Constants of Knuth's MMIX.
-        self.0 =
-            self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        usize::try_from((self.0 >> 33) % limit).unwrap_or_default()
-    }
-
-    fn sleep(&mut self, at_most_milliseconds: u64) {
-        let duration = self.below(at_most_milliseconds);
-        std::thread::sleep(Duration::from_millis(duration as u64));
+fn configuration(name: &str) -> PodSandboxConfig {
+    PodSandboxConfig {
+        metadata: Some(PodSandboxMetadata {
+            name: name.to_owned(),
+            uid: name.to_owned(),
+            namespace: NAMESPACE.to_owned(),
+        }),
+        hostname: name.to_owned(),
+        ..PodSandboxConfig::default()
     }
 }

@@ -18,8 +18,7 @@ use crate::e2e::kubernetes::{
 /// through a Service.
 pub(super) fn run(cluster: &Cluster) -> Result<()> {
     let (node, other) = (cluster.node(0), cluster.node(1));
-    kubectl::apply(&coredns(other))?;
-    wait_for(&["coredns"], 1)?;
+    serve_names(other)?;
     kubectl::apply(&[services::service("web", json!({}))])?;
     let web = &pods::start(&[("web", node)])?[0];
     let _server = web.network.serve_tcp(8080);
@@ -40,6 +39,12 @@ pub(super) fn run(cluster: &Cluster) -> Result<()> {
         })?;
     }
     Ok(())
+}
+
+/// Runs `CoreDNS` on a node.
+pub(in crate::e2e::kubernetes) fn serve_names(node: &Node) -> Result<()> {
+    kubectl::apply(&coredns(node))?;
+    wait_for(&["coredns"], 1)
 }
 
 /// A pod that ends once it has connected.

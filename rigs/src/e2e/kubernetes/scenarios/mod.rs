@@ -6,10 +6,13 @@ mod dns;
 mod flannel;
 mod garbage;
 mod hosts;
+mod kills;
 mod nodes;
 mod outside;
 mod pods;
 mod ports;
+mod privileges;
+mod random;
 mod reboot;
 mod services;
 mod tutorial;
@@ -22,6 +25,7 @@ use rscni_test::Container;
 use xtask::tally::Tally;
 
 pub(super) use self::{
+    dns::serve_names,
     pods::{deployment, wait_for},
     tutorial::uses_network,
 };
@@ -58,6 +62,8 @@ pub(super) enum Scenario {
     ApiServer,
     /// false Nodes
     Invalid,
+    /// the daemon without one of its privileges
+    Privileges,
     /// a network list that is replaced while a pod runs
     Garbage,
     /// the garbage collection next to the Go plugins
@@ -70,6 +76,8 @@ pub(super) enum Scenario {
     Kills,
     /// nodes that change from flannel to rscnid and back while their pods run
     Flannel,
+    /// containerd and the garbage collection killed while sandboxes come and go
+    Churn,
 }
 
 impl Scenario {
@@ -89,16 +97,18 @@ impl Scenario {
             Self::Restored => "routes, devices and rules that are removed come back",
             Self::ApiServer => "pods keep their network without the API server",
             Self::Invalid => "false Nodes change no route and are reported",
+            Self::Privileges => "each privilege of the daemon is needed",
             Self::Garbage => "what a pod leaves of a replaced network is collected",
             Self::GoPlugins => "rscni-gc.yaml collects what the Go plugins left",
             Self::Hundred => "a hundred pods start at once on one node",
             Self::Reboot => "pods of a node that lost power get a new network",
             Self::Kills => "killed containerd and kubelet leave nothing behind",
             Self::Flannel => "pods keep running while their nodes change to rscnid and back",
+            Self::Churn => "the garbage collection removes what is stale, and nothing else",
         }
     }
 
-    fn run(self, cluster: &mut Cluster) -> Result<()> {
+    fn run(self, cluster: &mut Cluster, selection: &Selection) -> Result<()> {
         match self {
             Self::Tutorial => tutorial::run(cluster),
             Self::Pods => pods::on_nodes(cluster),
@@ -114,24 +124,51 @@ impl Scenario {
             Self::Restored => daemon::restored(cluster),
             Self::ApiServer => daemon::without_api_server(cluster),
             Self::Invalid => nodes::invalid(cluster),
+            Self::Privileges => privileges::run(cluster),
             Self::Garbage => garbage::replaced_list(cluster),
             Self::GoPlugins => garbage::of_go_plugins(cluster),
             Self::Hundred => pods::hundred(cluster),
             Self::Reboot => reboot::run(cluster),
-            Self::Kills => churn::run(cluster),
+            Self::Kills => kills::run(cluster),
             Self::Flannel => flannel::run(cluster),
+            Self::Churn => churn::run(cluster, selection.churn),
         }
     }
 }
 
+/// The scenarios that run.
+#[derive(clap::Args)]
+pub(super) struct Selection {
+    /// Run only this scenario; can be given several times [default: all].
+    #[arg(long, value_name = "SCENARIO")]
+    only: Vec<Scenario>,
+    /// Number of sandboxes of the scenario `churn`.
+    #[arg(long, default_value_t = 200, value_name = "SANDBOXES")]
+    churn: u32,
+}
+
+impl Selection {
+    /// Whether a scenario runs.
+    pub(super) fn includes(&self, scenario: Scenario) -> bool {
+        self.only.is_empty() || self.only.contains(&scenario)
+    }
+
+    /// The arguments that make this selection.
+    pub(super) fn arguments(&self) -> Vec<String> {
+        let names = self.only.iter().filter_map(ValueEnum::to_possible_value);
+        let only = names.flat_map(|name| ["--only".to_owned(), name.get_name().to_owned()]);
+        only.chain(["--churn".to_owned(), self.churn.to_string()]).collect()
+    }
+}
+
 /// Runs the scenarios.
-pub(super) fn run(cluster: &mut Cluster, only: &[Scenario], tally: &mut Tally) {
+pub(super) fn run(cluster: &mut Cluster, selection: &Selection, tally: &mut Tally) {
     for scenario in Scenario::value_variants() {
-        if !only.is_empty() && !only.contains(scenario) {
+        if !selection.includes(*scenario) {
             continue;
         }
         // Containers of the test harness panic.
-        let outcome = catch_unwind(AssertUnwindSafe(|| scenario.run(cluster)))
+        let outcome = catch_unwind(AssertUnwindSafe(|| scenario.run(cluster, selection)))
             .unwrap_or_else(|_| Err(anyhow!("it panicked, as printed above")));
         let cleared = objects::delete_all().and_then(|()| {
             cluster.nodes().try_for_each(leaks::none).context("after all pods were deleted")

@@ -11,7 +11,7 @@ use crate::e2e::kubernetes::{
 };
 
 /// Names of the false Nodes.
-const COPY: &str = "copy";
+pub(super) const COPY: &str = "copy";
 const COVER: &str = "cover";
 
 /// A Node with the podCIDRs of another one, and one whose podCIDR has the addresses of nodes,
@@ -23,23 +23,8 @@ pub(super) fn invalid(cluster: &Cluster) -> Result<()> {
 }
 
 fn with_invalid(cluster: &Cluster) -> Result<()> {
-    let node = |name: &str, networks: &[String]| {
-        json!({
-            "apiVersion": "v1",
-            "kind": "Node",
-            "metadata": {"name": name},
-            "spec": {"podCIDR": networks[0], "podCIDRs": networks, "unschedulable": true},
-        })
-    };
-    let networks = pod_cidrs(cluster.node(1))?;
-    kubectl::apply(&[node(COPY, &networks), node(COVER, &["10.200.0.0/16".to_owned()])])?;
-    for name in [COPY, COVER] {
-        let addresses = json!({"status": {"addresses": [
-            {"type": "InternalIP", "address": "10.200.0.99"},
-            {"type": "InternalIP", "address": "fd00:200::99"},
-        ]}});
-        kubectl::patch_status(name, &addresses)?;
-    }
+    add_copy(cluster)?;
+    add(COVER, &["10.200.0.0/16".to_owned()])?;
     for node in cluster.nodes() {
         eventually(|| {
             let status = pod_network::status(node)?;
@@ -52,4 +37,23 @@ fn with_invalid(cluster: &Cluster) -> Result<()> {
         })?;
     }
     on_nodes(cluster)
+}
+
+/// Adds a Node with the podCIDRs of another one.
+pub(super) fn add_copy(cluster: &Cluster) -> Result<()> {
+    add(COPY, &pod_cidrs(cluster.node(1))?)
+}
+
+fn add(name: &str, networks: &[String]) -> Result<()> {
+    kubectl::apply(&[json!({
+        "apiVersion": "v1",
+        "kind": "Node",
+        "metadata": {"name": name},
+        "spec": {"podCIDR": networks[0], "podCIDRs": networks, "unschedulable": true},
+    })])?;
+    let addresses = json!({"status": {"addresses": [
+        {"type": "InternalIP", "address": "10.200.0.99"},
+        {"type": "InternalIP", "address": "fd00:200::99"},
+    ]}});
+    kubectl::patch_status(name, &addresses)
 }
