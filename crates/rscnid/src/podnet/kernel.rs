@@ -223,7 +223,16 @@ impl Kernel {
 
     fn apply_one(&mut self, own: &Own, change: &Change) -> Option<String> {
         let request = self.request(own, change)?;
-        let outcome = self.netlink.run(&request);
+        let mut outcome = self.netlink.run(&request);
+        // IPv6 refuses to replace a plain route if the new gateway is in it, on another device.
+        if let (Err(_), Change::Set(key @ Key::Route(dst), Value::Tunnel(_))) = (&outcome, change)
+            && self.routes.remove(key)
+        {
+            let plain = Route { protocol: Some(PROTOCOL), ..Route::new(*dst) };
+            let request = self.request(own, change)?;
+            outcome = self.netlink.run(&Request::del_route(&plain));
+            outcome = outcome.and_then(|()| self.netlink.run(&request));
+        }
         match (change, outcome) {
             (Change::Remove(..), Err(error)) if error.is_not_found() => {}
             (Change::Set(key @ Key::Route(_), value), Err(error)) if error.is_exists() => {

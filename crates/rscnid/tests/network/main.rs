@@ -308,6 +308,32 @@ fn annotations_of_flanneld_are_replaced_if_no_tunnel_is_needed() {
 }
 
 #[test]
+fn plain_routes_become_tunnels_for_a_node_that_changes_to_flannel() {
+    rscni_test::run(|lab| {
+        let mut cluster = Cluster::start(lab);
+        let data = |mac: &str| format!(r#"{{"VNI":1,"VtepMAC":"{mac}"}}"#);
+        let annotations = [
+            ("backend-type", "vxlan".to_owned()),
+            ("public-ip", "192.168.0.12".to_owned()),
+            ("backend-data", data(FLANNEL_MAC)),
+            ("public-ipv6", "fd00:0:0:a::12".to_owned()),
+            ("backend-v6-data", data("7e:5c:aa:04:11:03")),
+        ];
+        let annotations =
+            annotations.into_iter().map(|(key, value)| (format!("{PREFIX}{key}"), value)).collect();
+        let nets = ["10.244.1.0/24", "fd01:0:0:1::/64"];
+        let addresses = ["192.168.0.12", "fd00:0:0:a::12"];
+        let other = NodeInfo::read("node1", nets, addresses, &annotations);
+        let daemon = cluster.daemons[0].as_mut().unwrap();
+        cluster.nodes[0].run(|| daemon.set(other)).unwrap();
+        for (family, net, device) in [(4, nets[0], "flannel.1"), (6, nets[1], "flannel-v6.1")] {
+            let route = ip(&cluster.nodes[0], &format!("-{family} route show {net}"));
+            assert!(route.contains(&format!("dev {device}")), "{route}");
+        }
+    });
+}
+
+#[test]
 fn node_event_sends_as_many_messages_with_many_nodes() {
     rscni_test::run(|lab| {
         let mut cluster = Cluster::start(lab);
