@@ -49,11 +49,12 @@ pub struct NodeInfo {
 struct BackendData {
     #[serde(rename = "VNI")]
     vni: u32,
-    #[serde(rename = "VtepMAC")]
-    mac: String,
     /// Set by rscnid, which sends traffic on the same segment without the tunnel.
     #[serde(rename = "DirectRouting", default, skip_serializing_if = "std::ops::Not::not")]
     direct: bool,
+    /// The last key: flanneld takes the end of its own Node's text for the address.
+    #[serde(rename = "VtepMAC")]
+    mac: String,
 }
 
 impl NodeInfo {
@@ -195,7 +196,10 @@ mod tests {
                 mac: MacAddr([2, 0, 0, 0, 0, 2]),
             }),
         };
-        let node = NodeInfo::read("n", [], [], &annotations(&tunnels));
+        let annotations = annotations(&tunnels);
+        let data = &annotations["flannel.alpha.coreos.com/backend-data"];
+        assert!(data.ends_with(r#""VtepMAC":"02:00:00:00:00:01"}"#), "{data}");
+        let node = NodeInfo::read("n", [], [], &annotations);
         assert_eq!((node.tunnels, node.tunnel_only), (tunnels, false));
         assert_eq!(node.faults, [""; 0]);
     }
