@@ -33,12 +33,12 @@ struct Flow {
 }
 
 impl Traffic {
-    /// Starts a flow for each pair and address family. The pods must reach each other.
-    pub(super) fn start(pairs: &[(&Pod, &Pod)]) -> Result<Self> {
+    /// Starts a flow for each pair and address family, IPv4 first. The pods must reach each other.
+    pub(super) fn start(pairs: &[(&Pod, &Pod)], families: usize) -> Result<Self> {
         let ends = Arc::new(AtomicBool::new(false));
         let mut flows = Vec::new();
         for (from, to) in pairs {
-            for (own, address) in from.addresses.iter().zip(&to.addresses) {
+            for (own, address) in from.addresses.iter().zip(&to.addresses).take(families) {
                 let socket = to.network.run(|| bind(*address))?;
                 socket.set_read_timeout(Some(LAST))?;
                 let target = socket.local_addr()?;

@@ -49,7 +49,7 @@ pub(super) fn killed(cluster: &Cluster) -> Result<()> {
     all_reach(&pods)?;
     let mut outcome = Ok(());
     for _ in 0..ATTEMPTS {
-        let traffic = Traffic::start(&pairs(&pods))?;
+        let traffic = Traffic::start(&pairs(&pods), 2)?;
         let killed = cluster.nodes().try_for_each(restart);
         outcome = traffic.finish();
         killed?;
