@@ -493,12 +493,11 @@ impl Daemon {
     fn write_list(&mut self) -> io::Result<()> {
         let own = self.core.as_ref().map(Core::own);
         let Some(own) = own.filter(|own| own.pod_cidrs != Both::default()) else { return Ok(()) };
-        let network = match self.network.take() {
-            Some(network) => network,
-            None => {
-                let previous = self.list_file.network();
-                adoption::network(&self.settings.leases, &own.pod_cidrs, previous)?
-            }
+        let network = if let Some(network) = self.network.take() {
+            network
+        } else {
+            let previous = self.list_file.network();
+            adoption::network(&self.settings.leases, &own.pod_cidrs, previous)?
         };
         let list = conflist(own, &network, self.tunnels(), self.needs_firewall);
         self.network = Some(network);
