@@ -42,12 +42,10 @@ const REMOVE_RSCNID: &str = "
     iptables-save | grep -v '\"rscnid: ' | iptables-restore
     ip6tables-save | grep -v '\"rscnid: ' | ip6tables-restore";
 
-/// What a pod network leaves on a node without pods.
+/// What a pod network leaves on a node without pods. One that never had pods has no bridge.
 const REMOVE_NETWORK: &str = "
-    ip link delete cni0
-    ip link delete flannel.1
-    ip link delete flannel-v6.1
-    rm -r /var/lib/cni/networks/cbr0 /var/lib/cni/flannel";
+    for link in cni0 flannel.1 flannel-v6.1; do ip link delete $link || true; done
+    rm -rf /var/lib/cni/networks/cbr0 /var/lib/cni/flannel";
 
 pub(super) fn run(cluster: &Cluster) -> Result<()> {
     let mut flannel = Flannel::new()?;
