@@ -8,6 +8,7 @@
 #![forbid(unsafe_code)]
 
 mod attach;
+mod error;
 #[cfg(any(test, fuzzing))]
 pub mod fuzzing;
 mod interface;

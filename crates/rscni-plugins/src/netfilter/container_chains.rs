@@ -6,7 +6,7 @@ use rscni_linux::nft::Nft;
 
 use super::{iptables::IpTable, iptables_save::SavedRule};
 use crate::{
-    plugin::{BestEffort, Result},
+    error::{BestEffort, Result},
     state::{Item, Owned, OwnedBy, Owner, Purpose, Stale, go_hash},
 };
 

@@ -15,7 +15,7 @@ use super::{
     iptables_save::{SavedChain, SavedRule, SavedTable},
     nftable, program,
 };
-use crate::plugin::{Result, unless_absent};
+use crate::error::{Result, unless_absent};
 
 /// A table of iptables or ip6tables.
 #[derive(Clone, Copy, Debug)]

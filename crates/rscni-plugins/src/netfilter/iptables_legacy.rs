@@ -11,7 +11,7 @@ use super::{
     iptables_save::{SavedRule, SavedTable},
     program,
 };
-use crate::plugin::Result;
+use crate::error::Result;
 
 pub(crate) struct Legacy {
     program: &'static str,

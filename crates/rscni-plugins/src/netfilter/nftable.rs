@@ -9,7 +9,7 @@ use std::net::IpAddr;
 use rscni_linux::nft::{Element, ElementInfo, Family, Nft, Table, Transaction, Value};
 
 use crate::{
-    plugin::Result,
+    error::Result,
     state::{OwnedBy, Resources},
 };
 

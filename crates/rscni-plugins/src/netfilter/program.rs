@@ -7,7 +7,7 @@ use std::{
 
 use rscni::Error;
 
-use crate::plugin::Result;
+use crate::error::Result;
 
 /// Runs a program with `input` on stdin. If it fails, the inner error is its stderr.
 ///

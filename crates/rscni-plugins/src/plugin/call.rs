@@ -8,7 +8,7 @@ use rscni::{
 };
 use rscni_linux::Background;
 
-use super::error::Result;
+use crate::error::Result;
 use crate::state::{AttachmentResult, Owner, Stale};
 
 /// A command without a result.

@@ -1,18 +1,17 @@
 //! A plugin of this crate.
 
 pub(crate) mod call;
-pub(crate) mod error;
 pub(crate) mod facts;
 
 use rscni::CNIResult;
 
 pub(crate) use self::{
     call::{Call, Command, IpamOrder, Kind, PluginExec},
-    error::{
-        BestEffort, Context, Failure, Result, best_effort, differs, invalid, unless_absent,
-        unless_exists,
-    },
     facts::{Facts, GatewayBridge, KernelFeature, Keys, Repair, StateFiles},
+};
+pub(crate) use crate::error::{
+    self, BestEffort, Context, Failure, Result, best_effort, differs, invalid, unless_absent,
+    unless_exists,
 };
 
 /// A plugin of this crate.

@@ -18,7 +18,7 @@ use super::{
     owner::{Owner, hashed_network, untagged},
     state_file,
 };
-use crate::plugin::Result;
+use crate::error::Result;
 
 /// Something that an attachment owns.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use rscni::{Attachment, Error};
 
 use super::inventory::OwnedBy;
-use crate::plugin::{BestEffort, Result};
+use crate::error::{BestEffort, Result};
 
 /// The resources of one kind in one place, such as the elements of some sets.
 ///

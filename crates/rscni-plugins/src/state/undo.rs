@@ -1,6 +1,6 @@
 //! Rolls back the steps of a failed ADD.
 
-use crate::plugin::{Result, unless_absent};
+use crate::error::{Result, unless_absent};
 
 /// The steps to undo unless ADD completes, last one first.
 ///

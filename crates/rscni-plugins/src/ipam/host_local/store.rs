@@ -281,7 +281,7 @@ impl Store {
 impl Resources for Store {
     type Resource = Reservation;
 
-    fn list(&mut self) -> plugin::error::Result<Vec<(OwnedBy, Reservation)>> {
+    fn list(&mut self) -> plugin::Result<Vec<(OwnedBy, Reservation)>> {
         let mut all = directory::owned(&self.dir, &self.path)?;
         for (by, reservation) in &mut all {
             if let OwnedBy::Unreadable { why, .. } = by {
@@ -291,7 +291,7 @@ impl Resources for Store {
         Ok(all)
     }
 
-    fn remove(self, reservations: Vec<Reservation>) -> plugin::error::Result<()> {
+    fn remove(self, reservations: Vec<Reservation>) -> plugin::Result<()> {
         best_effort(reservations.iter().map(|reservation| self.release(reservation)))
     }
 }
