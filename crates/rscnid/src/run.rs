@@ -72,7 +72,7 @@ pub async fn run(parts: Parts) -> anyhow::Result<()> {
     }
 }
 
-/// What questions are about, besides the pod network.
+/// The parts besides the pod network that answer questions.
 struct Others {
     metrics: Metrics,
     gc: Option<gc::Thread>,

@@ -1,4 +1,4 @@
-//! What another pod network left on this node: the bridge of its pods, and their addresses.
+//! The bridge and the addresses of pods that another pod network has attached on this node.
 //!
 //! Its pods keep running. New pods are ports of the same bridge, because the old ones expect all
 //! addresses of the podCIDR there. The name of the network stays too, because host-local reserves

@@ -1,13 +1,7 @@
 //! The pod network in operation: Nodes and notifications in, changes of the kernel and the network
 //! list out.
 
-use std::{
-    collections::{BTreeMap, BTreeSet, HashSet},
-    io,
-    os::fd::BorrowedFd,
-    path::PathBuf,
-    time::Duration,
-};
+use std::{collections::BTreeMap, io, os::fd::BorrowedFd, path::PathBuf, time::Duration};
 
 use rscni_linux::{Monitor, Result};
 use tracing::{info, warn};
@@ -20,6 +14,7 @@ use super::{
     list_file::ListFile,
     node,
     prober::Prober,
+    problems::Problems,
     repair::{Repair, repair},
 };
 use crate::report::Condition;
@@ -65,12 +60,9 @@ pub struct Daemon {
     failure: Option<String>,
     list_file: ListFile,
     prober: Prober,
-    /// The problems of each Node that has some.
-    problems: BTreeMap<String, Vec<Reason>>,
+    problems: Problems,
     /// Whether those of this Node may have changed since they were collected.
     own_changed: bool,
-    /// Nodes whose problems have changed since they were taken.
-    changed: BTreeSet<String>,
     /// The name of the network, once it is known.
     network: Option<String>,
     /// Numbers for the metrics.
@@ -106,9 +98,8 @@ impl Daemon {
             failure: None,
             list_file,
             prober: Prober::open(),
-            problems: BTreeMap::new(),
+            problems: Problems::default(),
             own_changed: false,
-            changed: BTreeSet::new(),
             network: None,
             counts: Counts::default(),
             settings,
@@ -122,18 +113,12 @@ impl Daemon {
 
     /// The problems of all Nodes.
     pub fn problems(&self) -> impl Iterator<Item = Problem> {
-        self.problems.iter().flat_map(|(node, reasons)| {
-            let problem = |reason: &Reason| Problem { node: node.clone(), reason: reason.clone() };
-            reasons.iter().map(problem)
-        })
+        self.problems.iter()
     }
 
     /// Takes the Nodes whose problems have changed since the last call, with their problems now.
     pub fn take_changed(&mut self) -> BTreeMap<String, Vec<Reason>> {
-        let names = std::mem::take(&mut self.changed).into_iter();
-        names
-            .map(|name| (name.clone(), self.problems.get(&name).cloned().unwrap_or_default()))
-            .collect()
+        self.problems.take_changed()
     }
 
     /// Whether a synchronization failed, so that it has to be repeated.
@@ -363,7 +348,7 @@ impl Daemon {
         for (key, value) in state.iter().filter(|(key, _)| !core.desired().contains_key(key)) {
             let _ = writeln!(text, "{:<20} {key}, {value}  NOT WANTED", "-");
         }
-        for problem in self.problems() {
+        for problem in self.problems.iter() {
             let _ = writeln!(text, "{:<20} PROBLEM: {}", problem.node, problem.reason);
         }
         Ok(text)
@@ -441,7 +426,7 @@ impl Daemon {
         self.refused.extend(failures);
     }
 
-    /// Logs problems that are new or solved, and returns the outcome.
+    /// Collects the problems that may have changed, and returns the outcome.
     fn report(&mut self, outcome: io::Result<()>) -> io::Result<()> {
         if let Err(error) = &outcome {
             self.failure = Some(error.to_string());
@@ -453,24 +438,8 @@ impl Daemon {
             names.insert(self.settings.node.clone());
         }
         for name in names {
-            let now = self.reasons(&name);
-            let before = self.problems.get(&name).map(Vec::as_slice).unwrap_or_default();
-            if now == before {
-                continue;
-            }
-            let [old, new] = [before, &now].map(|reasons| reasons.iter().collect::<HashSet<_>>());
-            for reason in new.difference(&old) {
-                warn!(node = name, "{reason}");
-            }
-            for reason in old.difference(&new) {
-                info!(node = name, "solved: {reason}");
-            }
-            if now.is_empty() {
-                self.problems.remove(&name);
-            } else {
-                self.problems.insert(name.clone(), now);
-            }
-            self.changed.insert(name);
+            let reasons = self.reasons(&name);
+            self.problems.set(name, reasons);
         }
         outcome
     }

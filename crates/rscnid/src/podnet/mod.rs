@@ -16,6 +16,7 @@ pub mod own;
 mod plan;
 pub mod probe;
 mod prober;
+mod problems;
 mod repair;
 pub mod state;
 

@@ -146,7 +146,7 @@ fn open() -> io::Result<UdpSocket> {
 /// The kernel may have no IPv6.
 fn open_dual_stack() -> io::Result<UdpSocket> {
     let socket = net::socket(AddressFamily::INET6, SocketType::DGRAM, None)?;
-    // Whatever the sysctl bindv6only says.
+    // The sysctl bindv6only changes the default.
     set_ipv6_v6only(&socket, false)?;
     net::bind(&socket, &SocketAddrV6::new(Ipv6Addr::UNSPECIFIED, PORT, 0, 0))?;
     Ok(socket.into())

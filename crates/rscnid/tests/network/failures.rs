@@ -64,7 +64,7 @@ fn entries_of_a_node_that_comes_back_different_are_replaced() {
     rscni_test::run(|lab| {
         let mut cluster = Cluster::start(lab);
         let old_mac = mac(&cluster, 2);
-        // Its network is new: another address, and another device of which it has published nothing.
+        // Its network is new: another address, and a device of which it has published nothing.
         cluster.daemons[2] = None;
         let object = cluster.object(2);
         let v4: IpAddr = [192, 168, 1, 77].into();

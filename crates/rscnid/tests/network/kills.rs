@@ -48,7 +48,8 @@ fn state(node: &Namespace, dir: &Path) -> String {
         "ip -d link show flannel.1 | sed 's/^[0-9]*: //'
         ip -4 -o addr show dev flannel.1 | sed 's/^[0-9]*: //'
         ip -4 route show proto 82; ip -6 route show proto 82
-        bridge fdb show dev flannel.1 | sort; ip -4 neighbour show dev flannel.1 nud permanent | sort
+        bridge fdb show dev flannel.1 | sort
+        ip -4 neighbour show dev flannel.1 nud permanent | sort
         nft list table inet rscnid; cat {}",
         list.display()
     );
