@@ -30,11 +30,12 @@
 //!
 //! # The shim
 //!
-//! - It answers VERSION and a call without a command, and rejects invalid calls, without the daemon.
+//! - It answers VERSION and a call without a command, and rejects invalid calls, without the
+//!   daemon.
 //! - If the daemon cannot be reached, restarts during the call, or does not answer before the
-//!   [timeout](Shim::timeout), STATUS fails with code 50 and all other commands with 11, so that the
-//!   runtime retries. A [fallback](Shim::fallback) does the work in the shim if the daemon cannot be
-//!   reached.
+//!   [timeout](Shim::timeout), STATUS fails with code 50 and all other commands with 11, so that
+//!   the runtime retries. A [fallback](Shim::fallback) does the work in the shim if the daemon
+//!   cannot be reached.
 //! - An answer that is not of the wire format is code 6 (STATUS: 50).
 //!
 //! # The daemon
@@ -45,9 +46,9 @@
 //!   Requests have a [limit](BlockingServer::request_limit) and a
 //!   [timeout](BlockingServer::request_timeout). The time of the plugin itself is not limited: code
 //!   in this process cannot be killed.
-//! - Calls of one attachment run one after the other, in the order of their arrival. GC excludes all
-//!   other calls of its network. Others run in parallel.
-//! - A call whose shim has gone before its turn is not begun. If the shim goes later, the call ends
+//! - Calls of one attachment run one after the other, in the order of their arrival. GC excludes
+//!   all other calls of its network. Others run in parallel.
+//! - A call whose shim has gone while it waited is not begun. If the shim goes later, the call ends
 //!   as usual, and the DEL of the runtime waits for it.
 //! - A panic becomes an error reply, unless the daemon is built with `panic = "abort"`.
 //! - [`stderr`] writes to the stderr of the shim. The stderr of [delegated](crate::Args::delegate)
@@ -60,9 +61,9 @@
 //!
 //! [`Args::netns`](crate::Args::netns) in the daemon is `/proc/<pid>/fd/<n>`, which is valid until
 //! the call ends, also in threads and child processes. The sandboxes of `prevResult` are translated
-//! to this path; results, error texts and stderr are translated back to the path of the runtime. The
-//! daemon rejects a descriptor that is not a network namespace, and an ADD in its own namespace,
-//! with code 8; for DEL there is no namespace then.
+//! to this path; results, error texts and stderr are translated back to the path of the runtime.
+//! The daemon rejects a descriptor that is not a network namespace, and an ADD in its own
+//! namespace, with code 8; for DEL there is no namespace then.
 //!
 //! The daemon usually shares the host's network namespace (`hostNetwork: true`). It needs
 //! `CAP_SYS_ADMIN` to enter other namespaces, as a plugin does. `CNI_PATH` is a path of the host.
@@ -96,13 +97,14 @@
 //!   defaults. So fields can be added without a new version, and shims of an earlier or a later
 //!   release work.
 //! - `version` of a call is the version that it is written in. A daemon supports all versions up to
-//!   its own. It refuses later ones with code 11; `version` of any answer is the newest version that
-//!   the daemon supports, so a later shim can repeat the call in that version.
+//!   its own. It refuses later ones with code 11; `version` of any answer is the newest version
+//!   that the daemon supports, so a later shim can repeat the call in that version.
 //! - The fields of an answer keep their meaning in all versions.
 
 #[cfg(feature = "async")]
 mod asynchronous;
 mod blocking;
+mod call_queue;
 mod client;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzzing;
@@ -110,7 +112,6 @@ mod netns;
 mod server;
 mod socket;
 mod stderr;
-mod turns;
 mod wire;
 
 #[cfg(feature = "async")]

@@ -1,8 +1,8 @@
 //! The network namespace of a call in the daemon.
 //!
-//! In the daemon the path of the runtime may not exist, or lead elsewhere. The plugin therefore gets
-//! a path to the descriptor. Everything that leaves the daemon has the path of the runtime again,
-//! since the runtime and other plugins compare it.
+//! In the daemon the path of the runtime may not exist, or lead elsewhere. The plugin therefore
+//! gets a path to the descriptor. Everything that leaves the daemon has the path of the runtime
+//! again, since the runtime and other plugins compare it.
 
 use std::{
     fs,

@@ -1,7 +1,7 @@
 //! The work of a daemon, written once for the blocking and the async server.
 //!
 //! A connection and a plugin return futures, as in the operations of a runtime. Those of the
-//! blocking server are ready at once; only the turn of a call may have to be awaited.
+//! blocking server are ready at once; only a call that is queued may have to be awaited.
 
 use std::{
     collections::BTreeMap,
@@ -15,10 +15,10 @@ use rustix::{io::Errno, net::sockopt::socket_peercred, process::geteuid};
 use serde::Deserialize;
 
 use super::{
+    call_queue::{CallQueue, Subject},
     netns::Netns,
     socket::{Incoming, is_closed},
     stderr::Stderr,
-    turns::{Subject, Turns},
     wire::{Answer, Call, VERSION, decode, encode},
 };
 use crate::{
@@ -58,7 +58,7 @@ pub(super) struct Daemon<P> {
     pub(super) allowed: Vec<u32>,
     pub(super) request_limit: usize,
     pub(super) request_timeout: Duration,
-    turns: Turns,
+    calls: CallQueue,
 }
 
 /// Implements the setters of the blocking and the async server.
@@ -101,7 +101,7 @@ impl<P> Daemon<P> {
             allowed: vec![0, geteuid().as_raw()],
             request_limit: 4 << 20,
             request_timeout: Duration::from_secs(10),
-            turns: Turns::default(),
+            calls: CallQueue::default(),
         }
     }
 }
@@ -156,7 +156,7 @@ impl<P: Callee> Daemon<P> {
         }
     }
 
-    /// Calls the plugin when it is the turn of the call. `None` if the shim is gone by then: its
+    /// Calls the plugin when no earlier call excludes it. `None` if the shim is gone by then: its
     /// runtime no longer knows of the call, so that an ADD would leave an attachment behind.
     pub(super) async fn reply(
         &self,
@@ -198,9 +198,9 @@ impl<P: Callee> Daemon<P> {
         if let Some(netns) = &netns {
             netns.enter(&mut args);
         }
-        let turn = subject(command, &args).map(|subject| self.turns.enter(subject));
-        if let Some(turn) = &turn {
-            turn.await;
+        let queued = subject(command, &args).map(|subject| self.calls.enter(subject));
+        if let Some(queued) = &queued {
+            queued.await;
         }
         if is_gone() {
             return None;

@@ -33,43 +33,43 @@ impl Subject {
 
 /// The calls that run or wait.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Turns(Arc<Mutex<Queue>>);
+pub(super) struct CallQueue(Arc<Mutex<Entries>>);
 
 #[derive(Debug, Default)]
-struct Queue {
+struct Entries {
     next: u64,
     /// In the order of their arrival.
     entries: BTreeMap<u64, (Subject, Option<Waker>)>,
 }
 
-/// The place of a call: a future that is ready when the call may run. The call ends on drop.
+/// A future that is ready when the call may run. The call ends on drop.
 #[derive(Debug)]
 #[must_use]
-pub(super) struct Turn {
-    turns: Turns,
+pub(super) struct QueuedCall {
+    calls: CallQueue,
     number: u64,
 }
 
-impl Turns {
+impl CallQueue {
     /// Queues a call behind all earlier ones that exclude it.
-    pub(super) fn enter(&self, subject: Subject) -> Turn {
+    pub(super) fn enter(&self, subject: Subject) -> QueuedCall {
         let mut queue = self.lock();
         let number = queue.next;
         queue.next += 1;
         queue.entries.insert(number, (subject, None));
-        Turn { turns: self.clone(), number }
+        QueuedCall { calls: self.clone(), number }
     }
 
-    fn lock(&self) -> MutexGuard<'_, Queue> {
+    fn lock(&self) -> MutexGuard<'_, Entries> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Future for &Turn {
+impl Future for &QueuedCall {
     type Output = ();
 
     fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
-        let mut queue = self.turns.lock();
+        let mut queue = self.calls.lock();
         let Some((subject, _)) = queue.entries.get(&self.number) else { return Poll::Ready(()) };
         if !queue.entries.range(..self.number).any(|(_, (other, _))| other.excludes(subject)) {
             return Poll::Ready(());
@@ -81,9 +81,9 @@ impl Future for &Turn {
     }
 }
 
-impl Drop for Turn {
+impl Drop for QueuedCall {
     fn drop(&mut self) {
-        let mut queue = self.turns.lock();
+        let mut queue = self.calls.lock();
         let Some((ended, _)) = queue.entries.remove(&self.number) else { return };
         let later = queue.entries.range_mut(self.number..);
         let waiting: Vec<_> = later
@@ -109,16 +109,16 @@ mod tests {
         }
     }
 
-    fn may_run(turn: &Turn) -> bool {
-        pin!(turn).poll(&mut Context::from_waker(Waker::noop())).is_ready()
+    fn may_run(call: &QueuedCall) -> bool {
+        pin!(call).poll(&mut Context::from_waker(Waker::noop())).is_ready()
     }
 
     #[test]
     fn calls_of_one_attachment_run_in_their_order_and_others_in_parallel() {
-        let turns = Turns::default();
-        let first = turns.enter(attachment("net", "a"));
-        let [second, third] = [(); 2].map(|()| turns.enter(attachment("net", "a")));
-        let others = [attachment("net", "b"), attachment("other", "a")].map(|s| turns.enter(s));
+        let calls = CallQueue::default();
+        let first = calls.enter(attachment("net", "a"));
+        let [second, third] = [(); 2].map(|()| calls.enter(attachment("net", "a")));
+        let others = [attachment("net", "b"), attachment("other", "a")].map(|s| calls.enter(s));
         assert!(may_run(&first) && others.iter().all(may_run));
         assert!(!may_run(&second) && !may_run(&third));
         drop(first);
@@ -126,16 +126,16 @@ mod tests {
         drop(second);
         assert!(may_run(&third));
         drop((third, others));
-        assert!(turns.lock().entries.is_empty());
+        assert!(calls.lock().entries.is_empty());
     }
 
     #[test]
     fn gc_excludes_its_network_and_later_calls_queue_behind_it() {
-        let turns = Turns::default();
-        let running = turns.enter(attachment("net", "a"));
-        let gc = turns.enter(Subject::Network("net".into()));
-        let later = turns.enter(attachment("net", "b"));
-        let other = turns.enter(Subject::Network("other".into()));
+        let calls = CallQueue::default();
+        let running = calls.enter(attachment("net", "a"));
+        let gc = calls.enter(Subject::Network("net".into()));
+        let later = calls.enter(attachment("net", "b"));
+        let other = calls.enter(Subject::Network("other".into()));
         assert!(may_run(&running) && may_run(&other) && !may_run(&gc) && !may_run(&later));
         drop(running);
         assert!(may_run(&gc) && !may_run(&later));
@@ -145,10 +145,10 @@ mod tests {
 
     #[test]
     fn a_call_that_gives_up_does_not_block_later_ones() {
-        let turns = Turns::default();
-        let running = turns.enter(attachment("net", "a"));
-        let impatient = turns.enter(attachment("net", "a"));
-        let last = turns.enter(attachment("net", "a"));
+        let calls = CallQueue::default();
+        let running = calls.enter(attachment("net", "a"));
+        let impatient = calls.enter(attachment("net", "a"));
+        let last = calls.enter(attachment("net", "a"));
         drop(impatient);
         assert!(!may_run(&last));
         drop(running);
