@@ -12,7 +12,8 @@ use crate::{Container, Lab, Outcome, Plugin, Reply, lab::bin, versions::is_since
 /// Key of the valid attachments in the configuration of GC.
 pub(crate) const VALID_ATTACHMENTS: &str = "cni.dev/valid-attachments";
 
-/// A network configuration list. It is a value: clone it, add a plugin, attach containers with each.
+/// A network configuration list. It is a value: clone it, add a plugin, attach containers with
+/// each.
 ///
 /// Plugins are found by their type, among the [installed](Lab::install) ones. Each gets the name
 /// and the version of the list, the arguments of the capabilities that it declares as
@@ -294,7 +295,8 @@ impl Attachment {
         self.del_with(result)
     }
 
-    /// Like [`del`](Self::del), but without `prevResult`, as from a runtime that has lost its cache.
+    /// Like [`del`](Self::del), but without `prevResult`, as from a runtime that has lost its
+    /// cache.
     ///
     /// # Panics
     ///

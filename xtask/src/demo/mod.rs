@@ -3,8 +3,8 @@
 //! It builds `rscni`, moves into a private network and acts as an operator: it installs the
 //! plugins, writes a network configuration list, attaches two containers, sends packets, runs
 //! CHECK, and takes everything down. It needs no root and does not touch the machine's own network.
-//! The topology that it shows is read from the kernel ([`topology`]). A step that fails ends it with
-//! an error.
+//! The topology that it shows is read from the kernel ([`topology`]). A step that fails ends it
+//! with an error.
 
 mod topology;
 

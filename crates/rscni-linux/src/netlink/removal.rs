@@ -148,7 +148,8 @@ impl Netlink {
                 // The worker has ended without an answer.
                 break;
             }
-            // A notification may be lost if memory is short. The answer or the worker's end follows.
+            // A notification may be lost if memory is short. The answer or the worker's end
+            // follows.
             let Ok(datagram) = self.socket.receive_now() else { continue };
             if let Some(index) = removed_link(datagram) {
                 left.retain(|link| *link != index);

@@ -9,8 +9,8 @@ use crate::{
 
 use super::version::PluginInfo;
 
-/// An async function for ADD, DEL or CHECK. Only the result of ADD is written. The future is `Send`,
-/// unlike that of 0.0.x.
+/// An async function for ADD, DEL or CHECK. Only the result of ADD is written. The future is
+/// `Send`, unlike that of 0.0.x.
 pub type CmdFn = fn(Args) -> Pin<Box<dyn Future<Output = Result<CNIResult, Error>> + Send>>;
 
 /// A plugin made of three async functions.
