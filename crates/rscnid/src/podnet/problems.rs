@@ -8,7 +8,7 @@ use super::{Problem, Reason};
 
 #[derive(Debug, Default)]
 pub(super) struct Problems {
-    /// Those of each Node that has some.
+    /// The problems of each Node that has some.
     present: BTreeMap<String, Vec<Reason>>,
     /// Nodes whose problems have changed since they were taken.
     changed: BTreeSet<String>,
