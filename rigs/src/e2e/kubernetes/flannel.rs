@@ -1,4 +1,4 @@
-//! flanneld and flannel's plugin on a node, as kube-flannel.yml runs them.
+//! flanneld, flannel's plugin and the Go plugins on a node, as kube-flannel.yml runs them.
 //!
 //! flanneld is a process in the namespaces of the node, with the service account of its pods.
 
@@ -88,6 +88,12 @@ impl Flannel {
         kubectl::run("delete clusterrole,clusterrolebinding flannel --ignore-not-found").map(drop)
     }
 
+    /// Replaces all plugins of a node with the Go plugins, and starts flanneld.
+    pub(super) fn install(&mut self, node: &Node) -> Result<()> {
+        install_go_plugins(node)?;
+        self.start(node)
+    }
+
     /// Starts flanneld on a node, installs its plugin, and writes the network list.
     pub(super) fn start(&mut self, node: &Node) -> Result<()> {
         let subnet_file = node.path(SUBNET_FILE);
@@ -132,8 +138,7 @@ pub(super) fn remove_list(node: &Node) -> Result<()> {
     Ok(fs::remove_file(node.path(LIST))?)
 }
 
-/// Replaces all plugins of a node with the Go plugins.
-pub(super) fn install_go_plugins(node: &Node) -> Result<()> {
+fn install_go_plugins(node: &Node) -> Result<()> {
     let bin = node.path(BIN);
     for entry in fs::read_dir(&bin)? {
         fs::remove_file(entry?.path())?;

@@ -56,6 +56,12 @@ pub(super) fn spec(node: &Node) -> Value {
     })
 }
 
+/// The object of a pod on a node, with a host port for TCP port 8080 of the pod.
+pub(super) fn with_host_port(name: &str, node: &Node, port: u16) -> Value {
+    let ports = json!([{"containerPort": 8080, "hostPort": port}]);
+    object(name, node, json!({"containers": [container(&ports)]}))
+}
+
 /// The container of a pod, with ports.
 pub(super) fn container(ports: &Value) -> Value {
     json!({

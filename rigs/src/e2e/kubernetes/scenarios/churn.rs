@@ -97,7 +97,7 @@ fn start_collection(node: &Node) -> Result<Daemon> {
     Daemon::start("rscnid", command.args(COLLECTION.split(' ')), log)
 }
 
-/// What all threads share.
+/// The state that all threads share.
 struct Churn {
     socket: PathBuf,
     /// The network of the node.

@@ -9,17 +9,16 @@ use serde_json::{Value, json};
 use xtask::program;
 
 use super::{
-    garbage::{collect_with, forget, names},
-    tutorial::{CRICTL, uses_network},
+    garbage::{collect_with, forget, traces},
+    outside::leaves_with_right_source,
+    tutorial::{uses_network, uses_plugin},
     world,
 };
 use crate::e2e::kubernetes::{
     CLUSTER,
     cluster::{Cluster, eventually},
-    flannel::{self, Flannel, NETWORK, install_go_plugins},
-    kubectl,
-    lan::WORLD,
-    leaks,
+    flannel::{self, Flannel, NETWORK},
+    kubectl, leaks,
     node::Node,
     pod_network::{self, pod_cidrs},
     pods::{self, PACKET, Pod},
@@ -32,7 +31,7 @@ const REMOVE_FLANNEL: &str = "
     ip6tables-save | grep -v FLANNEL | ip6tables-restore
     rm -r /run/flannel";
 
-/// What rscnid leaves, except for the VXLAN devices, which flanneld uses.
+/// Removes everything of rscnid except for the VXLAN devices, which flanneld uses.
 const REMOVE_RSCNID: &str = "
     rm /etc/cni/net.d/10-rscni.conflist
     rm -r /run/rscni
@@ -42,7 +41,8 @@ const REMOVE_RSCNID: &str = "
     iptables-save | grep -v '\"rscnid: ' | iptables-restore
     ip6tables-save | grep -v '\"rscnid: ' | ip6tables-restore";
 
-/// What a pod network leaves on a node without pods. One that never had pods has no bridge.
+/// Removes the rest of a pod network from a node without pods. One that never had pods has no
+/// bridge.
 const REMOVE_NETWORK: &str = "
     for link in cni0 flannel.1 flannel-v6.1; do ip link delete $link || true; done
     rm -rf /var/lib/cni/networks/cbr0 /var/lib/cni/flannel";
@@ -69,14 +69,13 @@ fn there_and_back(cluster: &Cluster, flannel: &mut Flannel) -> Result<()> {
     for node in cluster.nodes() {
         rscnid_is_gone(node)?;
         sh(node, REMOVE_RSCNID)?;
-        install_go_plugins(node)?;
-        flannel.start(node)?;
+        flannel.install(node)?;
         uses_plugin(node, "flannel")?;
     }
     let (first, second) = (cluster.node(0), cluster.node(1));
     kubectl::apply(&[
-        with_host_port("stays", first, 18080),
-        with_host_port("leaves", first, 18081),
+        pods::with_host_port("stays", first, 18080),
+        pods::with_host_port("leaves", first, 18081),
         pods::object("near", first, json!({})),
         pods::object("far", second, json!({})),
     ])?;
@@ -227,21 +226,13 @@ fn no_reservations(node: &Node) -> Result<()> {
 
 /// Checks that a pod has left no address, result, link, rule or element.
 fn no_trace(node: &Node, pod: &Pod) -> Result<()> {
-    let rules = node.run("iptables-save")? + &node.run("ip6tables-save")?;
-    let mut left: Vec<_> = leaks::list(node)?;
-    left.extend(rules.lines().map(str::to_owned));
-    left.retain(|item| names(item, pod));
+    let left = traces(node, pod)?;
     ensure!(left.is_empty(), "{} left on {}: {left:?}", pod.name, node.name);
     let ports = node.run("ip -json link show master cni0")?;
     let ports: Vec<Value> = serde_json::from_str(&ports)?;
-    let sandboxes = node.cri()?.pod_sandboxes()?.len();
     let running = kubectl::get(&format!("pods --field-selector=spec.nodeName={}", node.name))?;
     let running = running["items"].as_array().map_or(0, Vec::len);
-    ensure!(
-        ports.len() == running,
-        "cni0 has {} ports for {running} pods in {sandboxes} sandboxes",
-        ports.len()
-    );
+    ensure!(ports.len() == running, "cni0 has {} ports for {running} pods", ports.len());
     let results = leaks::list(node)?.into_iter().filter(|item| item.starts_with("result "));
     let results: Vec<_> = results.collect();
     ensure!(results.len() == running, "{running} pods have the results {results:?}");
@@ -252,23 +243,6 @@ fn no_trace(node: &Node, pod: &Pod) -> Result<()> {
 fn saved_configurations(node: &Node) -> Result<Vec<String>> {
     let files = fs::read_dir(node.path("/var/lib/cni/flannel"))?;
     files.map(|file| Ok(file?.file_name().to_string_lossy().into_owned())).collect()
-}
-
-/// Packets to the world have the address of the node, those to other nodes that of the pod.
-fn leaves_with_right_source(pod: &Pod, node: &Node, other: &Node) -> Result<()> {
-    for (address, expected) in WORLD.iter().zip(node.machine.addresses()) {
-        let server = world().serve_tcp(0);
-        let to = pods::socket(address.parse()?, server.port());
-        let seen = pod.network.try_tcp(&to, PACKET).context("to the world")?.seen_as;
-        ensure!(seen == expected, "the world sees {seen} and not {expected}");
-    }
-    for (address, expected) in other.machine.addresses().into_iter().zip(&pod.addresses) {
-        let server = other.network().serve_tcp(0);
-        let to = pods::socket(address, server.port());
-        let seen = pod.network.try_tcp(&to, PACKET).context("to another node")?.seen_as;
-        ensure!(seen == *expected, "another node sees {seen} and not {expected}");
-    }
-    Ok(())
 }
 
 /// Checks that the pods of another node are reached without a tunnel.
@@ -293,13 +267,8 @@ fn devices(node: &Node) -> Result<Vec<(Value, Value)>> {
 }
 
 fn start(node: &Node, name: &str, host_port: u16) -> Result<Pod> {
-    kubectl::apply(&[with_host_port(name, node, host_port)])?;
+    kubectl::apply(&[pods::with_host_port(name, node, host_port)])?;
     Pod::wait(name, node)
-}
-
-fn with_host_port(name: &str, node: &Node, port: u16) -> Value {
-    let ports = json!([{"containerPort": 8080, "hostPort": port}]);
-    pods::object(name, node, json!({"containers": [pods::container(&ports)]}))
 }
 
 fn delete(node: &Node, pod: &Pod) -> Result<()> {
@@ -325,18 +294,6 @@ fn rscnid_is_gone(node: &Node) -> Result<()> {
         ))?;
         let is_gone = pods["items"].as_array().is_some_and(Vec::is_empty);
         ensure!(is_gone, "rscnid is still on {}: {pods}", node.name);
-        Ok(())
-    })
-}
-
-/// Waits until containerd has loaded a list that begins with this plugin.
-fn uses_plugin(node: &Node, plugin: &str) -> Result<()> {
-    eventually(|| {
-        let info: Value = serde_json::from_str(&node.run(&format!("{CRICTL} info"))?)?;
-        let mut networks = info["cniconfig"]["Networks"].as_array().into_iter().flatten();
-        let is_loaded =
-            networks.any(|network| network["Config"]["Plugins"][0]["Network"]["type"] == plugin);
-        ensure!(is_loaded, "containerd does not use {plugin}: {}", info["cniconfig"]);
         Ok(())
     })
 }

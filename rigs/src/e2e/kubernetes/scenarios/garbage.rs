@@ -62,25 +62,21 @@ pub(super) fn of_go_plugins(cluster: &Cluster) -> Result<()> {
     let node = cluster.node(0);
     let portmap = json!({"type": "portmap", "capabilities": {"portMappings": true}});
     let pod = with_go_plugins(node, || {
-        with_list(node, &other_list(&[portmap]), || start_with_host_port(node))
+        with_list(node, &other_list(&[portmap]), || {
+            kubectl::apply(&[pods::with_host_port("go", node, 18081)])?;
+            Pod::wait("go", node)
+        })
     })?;
     delete(&pod)?;
 
-    let left = || -> Result<Vec<String>> {
-        let mut left = leaks::list(node)?;
-        let rules = node.run("iptables-save -t nat")?;
-        left.extend(rules.lines().filter(|rule| names(rule, &pod)).map(str::to_owned));
-        left.retain(|item| names(item, &pod));
-        Ok(left)
-    };
-    let before = left()?;
+    let before = traces(node, &pod)?;
     let kinds = ["reservation", "DNAT"];
     let has_all = kinds.iter().all(|kind| before.iter().any(|item| item.contains(kind)));
     ensure!(has_all, "the Go plugins left only {before:?}");
     kubectl::run(&format!("apply -f {CLUSTER}/deploy/rscni-gc.yaml"))?;
     let outcome = eventually(|| {
         let report = collect_with("rscni-gc", node, "")?;
-        let after = left()?;
+        let after = traces(node, &pod)?;
         ensure!(after.is_empty(), "still there: {after:?}; the report:\n{report}");
         Ok(())
     });
@@ -88,14 +84,17 @@ pub(super) fn of_go_plugins(cluster: &Cluster) -> Result<()> {
     outcome
 }
 
-fn start_with_host_port(node: &Node) -> Result<Pod> {
-    let port = json!([{"containerPort": 8080, "hostPort": 18081}]);
-    kubectl::apply(&[pods::object("go", node, json!({"containers": [pods::container(&port)]}))])?;
-    Pod::wait("go", node)
+/// The addresses, results, links, elements and rules of iptables that a pod has on its node.
+pub(super) fn traces(node: &Node, pod: &Pod) -> Result<Vec<String>> {
+    let rules = node.run("iptables-save")? + &node.run("ip6tables-save")?;
+    let mut traces = leaks::list(node)?;
+    traces.extend(rules.lines().map(str::to_owned));
+    traces.retain(|item| names(item, pod));
+    Ok(traces)
 }
 
 /// Whether a line has an address of the pod.
-pub(super) fn names(line: &str, pod: &Pod) -> bool {
+fn names(line: &str, pod: &Pod) -> bool {
     let mut words = line.split([' ', ':', '/']);
     words.any(|word| word.parse().is_ok_and(|ip| pod.addresses.contains(&ip)))
 }

@@ -8,6 +8,7 @@ use crate::e2e::kubernetes::{
     cluster::Cluster,
     kubectl,
     lan::WORLD,
+    node::Node,
     pods::{self, PACKET, Pod},
 };
 
@@ -15,21 +16,27 @@ use crate::e2e::kubernetes::{
 pub(super) fn run(cluster: &Cluster) -> Result<()> {
     let (node, other) = (cluster.node(0), cluster.node(1));
     let pods = pods::start(&[("inside", node), ("far", other)])?;
+    leaves_with_right_source(&pods[0], node, other)?;
+    pods[0].reaches(&pods[1])
+}
+
+/// Checks that packets of a pod to the world have the address of its node, and those to another
+/// node that of the pod.
+pub(super) fn leaves_with_right_source(pod: &Pod, node: &Node, other: &Node) -> Result<()> {
     let (world, there) = (world(), other.network());
     let outside = world.serve_tcp(0);
     for (address, expected) in WORLD.iter().zip(node.machine.addresses()) {
         let to = pods::socket(address.parse()?, outside.port());
-        let answer = pods[0].network.try_tcp(&to, PACKET).context("to the world")?;
-        let seen = answer.seen_as;
+        let seen = pod.network.try_tcp(&to, PACKET).context("to the world")?.seen_as;
         ensure!(seen == expected, "the world sees {seen} and not {expected}");
     }
     let on_node = there.serve_tcp(0);
-    for (address, own) in other.machine.addresses().into_iter().zip(&pods[0].addresses) {
+    for (address, own) in other.machine.addresses().into_iter().zip(&pod.addresses) {
         let to = pods::socket(address, on_node.port());
-        let answer = pods[0].network.try_tcp(&to, PACKET).context("to another node")?;
-        ensure!(answer.seen_as == *own, "another node sees {} and not {own}", answer.seen_as);
+        let seen = pod.network.try_tcp(&to, PACKET).context("to another node")?.seen_as;
+        ensure!(seen == *own, "another node sees {seen} and not {own}");
     }
-    pods[0].reaches(&pods[1])
+    Ok(())
 }
 
 /// Limits into and out of the pod, in megabits per second.

@@ -15,6 +15,7 @@ use crate::e2e::kubernetes::{
 };
 
 const DAEMON: &str = "--namespace kube-system daemonset rscnid";
+const CAPABILITIES: &str = "/spec/template/spec/containers/0/securityContext/capabilities/add";
 
 /// A privilege of the manifest.
 enum Privilege {
@@ -207,7 +208,8 @@ fn each(cluster: &Cluster) -> Result<()> {
 /// All privileges of the manifest.
 fn privileges() -> Result<Vec<Privilege>> {
     let daemon = kubectl::get(DAEMON)?;
-    let mut all: Vec<_> = strings(&capabilities(&daemon)).map(Privilege::Capability).collect();
+    let capabilities = daemon.pointer(CAPABILITIES).context("capabilities")?;
+    let mut all: Vec<_> = strings(capabilities).map(Privilege::Capability).collect();
     for role in ["clusterrole rscnid", "--namespace default role rscnid"] {
         for rule in kubectl::get(role)?["rules"].as_array().into_iter().flatten() {
             for resource in strings(&rule["resources"]) {
@@ -220,11 +222,6 @@ fn privileges() -> Result<Vec<Privilege>> {
         }
     }
     Ok(all)
-}
-
-fn capabilities(daemon: &Value) -> Value {
-    daemon["spec"]["template"]["spec"]["containers"][0]["securityContext"]["capabilities"]["add"]
-        .clone()
 }
 
 fn strings(array: &Value) -> impl Iterator<Item = String> {
@@ -241,9 +238,8 @@ fn without(privilege: &Privilege, work: impl FnOnce() -> Result<()>) -> Result<(
     let mut after = before.clone();
     match privilege {
         Privilege::Capability(name) => {
-            let container = &mut after["spec"]["template"]["spec"]["containers"][0];
-            let add = &mut container["securityContext"]["capabilities"]["add"];
-            add.as_array_mut().context("capabilities")?.retain(|other| other != name);
+            let all = after.pointer_mut(CAPABILITIES).and_then(Value::as_array_mut);
+            all.context("capabilities")?.retain(|other| other != name);
             // Pods that do not become ready would stop a rolling update.
             after["spec"]["updateStrategy"] = json!({"type": "OnDelete"});
         }

@@ -12,9 +12,8 @@ use crate::e2e::kubernetes::{
 /// The pods of the node get new namespaces and are reached again.
 pub(super) fn run(cluster: &mut Cluster) -> Result<()> {
     let (node, other) = (cluster.node(0), cluster.node(1));
-    let port = json!([{"containerPort": 8080, "hostPort": 18080}]);
     kubectl::apply(&[
-        pods::object("first", node, json!({"containers": [pods::container(&port)]})),
+        pods::with_host_port("first", node, 18080),
         pods::object("second", node, json!({})),
         pods::object("far", other, json!({})),
     ])?;

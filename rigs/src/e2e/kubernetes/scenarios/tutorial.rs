@@ -50,12 +50,20 @@ pub(super) const CRICTL: &str =
 
 /// Waits until containerd has loaded the list of a network. Before that, DEL would use another one.
 pub(in super::super) fn uses_network(node: &Node, name: &str) -> Result<()> {
+    uses_list(node, name, |list| list["Name"] == name)
+}
+
+/// Waits until containerd has loaded a list that begins with a plugin.
+pub(super) fn uses_plugin(node: &Node, name: &str) -> Result<()> {
+    uses_list(node, name, |list| list["Plugins"][0]["Network"]["type"] == name)
+}
+
+fn uses_list(node: &Node, name: &str, is_wanted: impl Fn(&Value) -> bool) -> Result<()> {
     eventually(|| {
         let info: Value = serde_json::from_str(&node.run(&format!("{CRICTL} info"))?)?;
-        let networks = info["cniconfig"]["Networks"].as_array();
-        let mut networks = networks.into_iter().flatten();
-        let is_loaded = networks.any(|network| network["Config"]["Name"] == name);
-        ensure!(is_loaded, "containerd does not use the network {name}: {}", info["cniconfig"]);
+        let mut networks = info["cniconfig"]["Networks"].as_array().into_iter().flatten();
+        let is_loaded = networks.any(|network| is_wanted(&network["Config"]));
+        ensure!(is_loaded, "containerd does not use {name}: {}", info["cniconfig"]);
         Ok(())
     })
 }
