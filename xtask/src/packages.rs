@@ -28,7 +28,8 @@ const IPTABLES: Package = package("iptables", &["/usr/sbin/iptables", "/sbin/ipt
 const NFTABLES: Package = package("nftables", &["/usr/sbin/nft", "/sbin/nft"]);
 const IPROUTE2: Package = package("iproute2", &["/usr/sbin/ip", "/sbin/ip", "/usr/bin/ip"]);
 const UTIL_LINUX: Package = package("util-linux", &["/usr/bin/setpriv"]);
-const STRACE: Package = package("strace", &["/usr/bin/strace"]);
+/// For counts of system calls.
+pub const STRACE: Package = package("strace", &["/usr/bin/strace"]);
 const DBUS: Package = package("dbus-daemon", &["/usr/bin/dbus-daemon"]);
 const DNSMASQ: Package = package("dnsmasq-base", &["/usr/sbin/dnsmasq", "/sbin/dnsmasq"]);
 
@@ -72,13 +73,15 @@ pub const FOR_E2E: &[Package] = &[
     IPROUTE2,
 ];
 
-/// For the Kubernetes cluster. kube-proxy and kubelet call nft and mount.
+/// For the Kubernetes cluster. kube-proxy and kubelet call nft and mount, flanneld and the Go
+/// plugins iptables.
 pub const FOR_KUBERNETES: &[Package] = &[
     RUNC,
     BUSYBOX,
     package("openssl", &["/usr/bin/openssl"]),
     package("mount", &["/usr/bin/mount", "/bin/mount"]),
     UTIL_LINUX,
+    IPTABLES,
     NFTABLES,
     IPROUTE2,
 ];

@@ -1,7 +1,9 @@
-//! How long containerd waits for the network of a pod, with these plugins and the Go plugins.
+//! How long containerd waits for the network of a pod, with these plugins and the Go plugins, and
+//! what the daemon does while nothing happens.
 
 use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
+use xtask::program;
 
 use super::{
     cluster::{Cluster, eventually},
@@ -19,6 +21,9 @@ const ROUNDS: usize = 2;
 
 const LIST: &str = "/etc/cni/net.d/10-rscni.conflist";
 
+/// Seconds without events.
+const IDLE: u32 = 60;
+
 /// Seconds and number of calls.
 #[derive(Clone, Copy, Default)]
 struct Calls {
@@ -26,21 +31,47 @@ struct Calls {
     count: f64,
 }
 
-/// Starts and deletes pods with both sets of plugins in turn, and prints the means.
+/// Prints all figures.
 pub(super) fn run(cluster: &Cluster) -> Result<()> {
-    let node = cluster.node(0);
+    idle(cluster.node(0))?;
+    pods_at_once(cluster.node(0))
+}
+
+/// Prints the system calls of the daemon on a node without events.
+fn idle(node: &Node) -> Result<()> {
+    let pid = node.run("pidof rscnid")?;
+    let trace = format!("timeout --signal INT {IDLE} strace --follow-forks --summary-only -p");
+    let mut strace = node.command("sh");
+    strace.arg("-c").arg(format!("{trace} {pid} 2>&1 || [ $? = 124 ]"));
+    println!("system calls of rscnid in {IDLE} seconds:\n{}", program::capture(&mut strace)?);
+    Ok(())
+}
+
+/// Starts and deletes pods with both sets of plugins in turn, and with a plugin that does as little
+/// as possible, and prints the means.
+fn pods_at_once(node: &Node) -> Result<()> {
     // That of the pod network, with a name of its own.
     let mut go_list: Value = serde_json::from_str(&node.run(&format!("cat {LIST}"))?)?;
     go_list["name"] = json!("go");
-    let [mut ours, mut go] = [[Calls::default(); 2]; 2];
+    // One process, one interface, and no file.
+    let least = json!({"cniVersion": "1.0.0", "name": "least", "plugins": [
+        {"type": "dummy", "ipam": {"type": "static", "addresses": [{"address": "10.99.0.1/32"}]}},
+    ]});
+    let [mut ours, mut go, mut floor] = [[Calls::default(); 2]; 3];
     for _ in 0..ROUNDS {
         measure(node, &mut ours)?;
+        with_list(node, &least, || measure(node, &mut floor))?;
         with_go_plugins(node, || with_list(node, &go_list, || measure(node, &mut go)))?;
     }
     println!("{PODS} pods at once, {ROUNDS} times; mean of containerd's histogram in seconds");
     for (index, name) in HISTOGRAMS.iter().enumerate() {
-        let [ours, go] = [ours, go].map(|calls| calls[index].seconds / calls[index].count);
-        println!("{name}: {ours:.3}, Go {go:.3}, ratio {:.3}", ours / go);
+        let mean = |calls: [Calls; 2]| calls[index].seconds / calls[index].count;
+        let [ours, go, floor] = [ours, go, floor].map(mean);
+        println!(
+            "{name}: {ours:.3}, Go {go:.3}, ratio {:.3}; dummy alone {floor:.3}, ratio {:.3}",
+            ours / go,
+            floor / go
+        );
     }
     Ok(())
 }

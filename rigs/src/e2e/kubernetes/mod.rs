@@ -43,7 +43,7 @@ use fs_err as fs;
 use rustix::mount::{mount_bind, mount_bind_recursive};
 use xtask::{dist, go, packages, program, tally::Tally};
 
-use self::{cluster::Cluster, scenarios::Scenario, site::Site};
+use self::{cluster::Cluster, pod_network::Network, scenarios::Scenario, site::Site};
 use super::report;
 use crate::mounts::{mount, mount_overlay};
 
@@ -81,25 +81,41 @@ pub(crate) struct Options {
     /// Leave the cluster running.
     #[arg(long)]
     keep: bool,
-    /// The directory for programs that are built once [default: that of the other rigs].
-    #[arg(long, value_name = "DIR")]
-    cache: Option<PathBuf>,
+    #[command(flatten)]
+    cache: Cache,
     /// Instead of the scenarios, measure the network of pods with these and the Go plugins.
     #[arg(long)]
     measure: bool,
-    /// Instead of the scenarios, run Kubernetes' own end-to-end tests of the network.
-    #[arg(long, conflicts_with = "measure")]
-    upstream: bool,
+    /// Instead of the scenarios, run Kubernetes' own end-to-end tests with this pod network.
+    #[arg(
+        long,
+        value_name = "NETWORK",
+        num_args = 0..=1,
+        require_equals = true,
+        default_missing_value = "rscnid",
+        conflicts_with = "measure"
+    )]
+    upstream: Option<Network>,
+}
+
+/// The place of the programs.
+#[derive(clap::Args)]
+struct Cache {
+    /// The directory for programs that are built once [default: that of the other rigs].
+    #[arg(long, value_name = "DIR")]
+    cache: Option<PathBuf>,
+}
+
+impl Cache {
+    fn directory(&self) -> Result<PathBuf> {
+        self.cache.as_ref().map_or_else(go::cache, |named| Ok(std::path::absolute(named)?))
+    }
 }
 
 #[derive(Subcommand)]
 enum Action {
     /// Build the programs of the cluster, and nothing else.
-    Build {
-        /// The directory for programs that are built once [default: that of the other rigs].
-        #[arg(long, value_name = "DIR")]
-        cache: Option<PathBuf>,
-    },
+    Build(Cache),
     /// Remove clusters that were kept.
     Down,
 }
@@ -118,15 +134,17 @@ pub(crate) struct InsideOptions {
     /// The directory of the upstream tests.
     #[arg(long)]
     upstream: Option<PathBuf>,
+    #[arg(long, default_value = "rscnid")]
+    network: Network,
     #[command(flatten)]
     scenarios: scenarios::Selection,
 }
 
 /// Builds the programs, and runs the scenarios in a new cluster.
 pub(crate) fn run(options: &Options) -> Result<ExitCode> {
-    if let Some(Action::Build { cache }) = &options.action {
+    if let Some(Action::Build(cache)) = &options.action {
         go::toolchain()?;
-        programs::cluster(&cache_directory(cache.as_deref())?)?;
+        programs::cluster(&cache.directory()?)?;
         go::plugins(None)?;
         return Ok(ExitCode::SUCCESS);
     }
@@ -142,17 +160,22 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
     }
     go::toolchain()?;
     packages::ensure("the Kubernetes cluster", packages::FOR_KUBERNETES)?;
-    let cache = cache_directory(options.cache.as_deref())?;
+    if options.measure {
+        packages::ensure("the measurement", &[packages::STRACE])?;
+    }
+    let cache = options.cache.directory()?;
     let programs = programs::cluster(&cache)?;
     let go_plugins = go::plugins(None)?;
-    let tests = if options.upstream {
+    let tests = if options.upstream.is_some() {
         packages::ensure("the upstream tests", packages::FOR_UPSTREAM_KUBERNETES)?;
         Some(programs::upstream_tests(&cache)?)
     } else {
         None
     };
-    let runs_flannel =
-        !options.measure && !options.upstream && options.scenarios.includes(Scenario::Flannel);
+    let runs_flannel = match options.upstream {
+        Some(network) => network == Network::Flannel,
+        None => !options.measure && options.scenarios.includes(Scenario::Flannel),
+    };
     let flannel = if runs_flannel { flannel::build()? } else { Vec::new() };
     let (image, _) = xtask::image::build()?;
     let mut built = Vec::new();
@@ -196,6 +219,9 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
     if let Some(tests) = &tests {
         arguments.extend(["--upstream", tests]);
     }
+    if options.upstream == Some(Network::Flannel) {
+        arguments.extend(["--network", "flannel"]);
+    }
     let passed = site.run(&rig, &arguments)?;
     if options.keep {
         site.write_entrances()?;
@@ -207,10 +233,6 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
         );
     }
     Ok(if passed { ExitCode::SUCCESS } else { ExitCode::FAILURE })
-}
-
-fn cache_directory(named: Option<&Path>) -> Result<PathBuf> {
-    named.map_or_else(go::cache, |named| Ok(std::path::absolute(named)?))
 }
 
 /// Copies the files of a directory into a new one.
@@ -242,7 +264,8 @@ pub(crate) fn run_inside(options: &InsideOptions) -> Result<ExitCode> {
     let name = options.directory.file_name().and_then(|name| name.to_str());
     println!("starting a cluster with {} nodes", options.nodes);
     let mut cluster = Cluster::start(options.nodes, name.context("the directory has a name")?)?;
-    pod_network::install(&cluster)?;
+    // flanneld ends with this value.
+    let _flannel = options.network.install(&cluster)?;
     cluster.wait_until_ready()?;
     println!("  all nodes are Ready");
     if options.measure {

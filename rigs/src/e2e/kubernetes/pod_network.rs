@@ -1,23 +1,46 @@
-//! The pod network: the manifests of `deploy/`, as a user applies them.
+//! The pod network: the manifests of `deploy/`, as a user applies them, or flannel.
 
 use anyhow::{Context, Result};
 use serde_json::Value;
 use xtask::program;
 
-use super::{CLUSTER, cluster::Cluster, control_plane, kubectl, node::Node};
+use super::{CLUSTER, cluster::Cluster, control_plane, flannel::Flannel, kubectl, node::Node};
 
 /// Name of the network.
 pub(super) const NAME: &str = "rscni";
 
-/// Makes every node ready for pods.
-pub(super) fn install(cluster: &Cluster) -> Result<()> {
+/// A pod network.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, clap::ValueEnum)]
+pub(super) enum Network {
+    /// this one
+    Rscnid,
+    /// flanneld and the Go plugins
+    Flannel,
+}
+
+impl Network {
+    /// Makes every node ready for pods. Returns the daemons that are not pods.
+    pub(super) fn install(self, cluster: &Cluster) -> Result<Option<Flannel>> {
+        connect_control_plane(cluster)?;
+        match self {
+            Self::Rscnid => kubectl::run(&format!("apply -k {CLUSTER}/deploy")).map(|_| None),
+            Self::Flannel => {
+                let mut flannel = Flannel::new()?;
+                cluster.nodes().try_for_each(|node| flannel.install(node))?;
+                Ok(Some(flannel))
+            }
+        }
+    }
+}
+
+fn connect_control_plane(cluster: &Cluster) -> Result<()> {
     // The API server connects to webhooks and proxies to pods, but its machine is not a Node. It
     // has no tunnel to the nodes behind the router: the first node forwards its packets to them.
     for node in cluster.nodes() {
         let gateway = if node.machine.is_near() { node } else { cluster.node(0) };
         add_routes_of_control_plane(node, gateway)?;
     }
-    kubectl::run(&format!("apply -k {CLUSTER}/deploy")).map(drop)
+    Ok(())
 }
 
 /// The podCIDRs of a node.

@@ -35,6 +35,15 @@ struct Flow {
 impl Traffic {
     /// Starts a flow for each pair and address family, IPv4 first. The pods must reach each other.
     pub(super) fn start(pairs: &[(&Pod, &Pod)], families: usize) -> Result<Self> {
+        Self::with_pause(PAUSE, pairs, families)
+    }
+
+    /// Starts flows with another pause between two packets.
+    pub(super) fn with_pause(
+        pause: Duration,
+        pairs: &[(&Pod, &Pod)],
+        families: usize,
+    ) -> Result<Self> {
         let ends = Arc::new(AtomicBool::new(false));
         let mut flows = Vec::new();
         for (from, to) in pairs {
@@ -47,7 +56,7 @@ impl Traffic {
                 flows.push(Flow {
                     name: format!("{} to {} at {address}", from.name, to.name),
                     receiver: thread::spawn(move || receive(&socket)),
-                    sender: thread::spawn(move || send(&source, target, &ends)),
+                    sender: thread::spawn(move || send(&source, target, pause, &ends)),
                 });
             }
         }
@@ -72,7 +81,7 @@ fn bind(address: IpAddr) -> std::io::Result<UdpSocket> {
     UdpSocket::bind((address, 0))
 }
 
-fn send(socket: &UdpSocket, to: SocketAddr, ends: &AtomicBool) -> Result<u64> {
+fn send(socket: &UdpSocket, to: SocketAddr, pause: Duration, ends: &AtomicBool) -> Result<u64> {
     let mut sent: u64 = 0;
     while !ends.load(Ordering::Relaxed) {
         match socket.send_to(&sent.to_be_bytes(), to) {
@@ -81,7 +90,7 @@ fn send(socket: &UdpSocket, to: SocketAddr, ends: &AtomicBool) -> Result<u64> {
             Err(error) if error.raw_os_error() == Some(Errno::NOBUFS.raw_os_error()) => {}
             Err(error) => return Err(error).context("send a packet"),
         }
-        thread::sleep(PAUSE);
+        thread::sleep(pause);
     }
     Ok(sent)
 }

@@ -63,7 +63,7 @@ enum Outcome {
 /// The names of all tests.
 fn list(registries: &Path) -> Result<Vec<String>> {
     let mut names = Vec::new();
-    for spec in specs(registries, "list", &["--ginkgo.dry-run", &label_filter()])? {
+    for spec in specs(registries, "list", &["--ginkgo.dry-run"])? {
         if spec["State"] == "passed" {
             names.push(name(&spec));
         }
@@ -77,7 +77,7 @@ fn run_tests(registries: &Path, job: usize, tests: &[String]) -> Result<Vec<(Str
     let names: Vec<_> = tests.iter().map(|test| regex_lite::escape(test)).collect();
     // The name of the suite comes before that of a test.
     let focus = format!("--ginkgo.focus=({})$", names.join("|"));
-    let specs = specs(registries, &format!("job{job}"), &[&focus, &label_filter()])?;
+    let specs = specs(registries, &format!("job{job}"), &[&focus])?;
     let outcome = |spec: &Value| {
         // More lines have whole objects.
         let first = |text: &str| text.lines().take(5).collect::<Vec<_>>().join("\n");
@@ -100,11 +100,7 @@ fn name(spec: &Value) -> String {
     texts.collect::<Vec<_>>().join(" ")
 }
 
-fn label_filter() -> String {
-    format!("--ginkgo.label-filter={LABELS}")
-}
-
-/// Runs the program with options, and returns its report about all tests.
+/// Runs the program with more options, and returns its report about all tests.
 fn specs(registries: &Path, run: &str, options: &[&str]) -> Result<Vec<Value>> {
     let report = Path::new(CLUSTER).join(format!("upstream-{run}.json"));
     let log = fs::File::create(report.with_extension("log"))?.into_parts().0;
@@ -113,6 +109,7 @@ fn specs(registries: &Path, run: &str, options: &[&str]) -> Result<Vec<Value>> {
         .env("KUBE_TEST_REPO_LIST", registries)
         .arg(format!("--kubeconfig={CLUSTER}/admin.conf"))
         .args(["--provider=skeleton", "--ginkgo.no-color", "--ginkgo.timeout=60m"])
+        .arg(format!("--ginkgo.label-filter={LABELS}"))
         .arg(format!("--ginkgo.skip={SKIPPED}"))
         .arg(format!("--ginkgo.json-report={}", report.display()))
         .args(options)

@@ -47,9 +47,19 @@ const ATTEMPTS: usize = 3;
 pub(super) fn killed(cluster: &Cluster) -> Result<()> {
     let pods = start_on_nodes(cluster)?;
     all_reach(&pods)?;
+    kill_without_loss(cluster, || Traffic::start(&pairs(&pods), 2))?;
+    all_reach(&pods)
+}
+
+/// Kills the daemons of all nodes, one after the other. No packet is lost until they have
+/// synchronized again.
+pub(super) fn kill_without_loss(
+    cluster: &Cluster,
+    start: impl Fn() -> Result<Traffic>,
+) -> Result<()> {
     let mut outcome = Ok(());
     for _ in 0..ATTEMPTS {
-        let traffic = Traffic::start(&pairs(&pods), 2)?;
+        let traffic = start()?;
         let killed = cluster.nodes().try_for_each(restart);
         outcome = traffic.finish();
         killed?;
@@ -57,7 +67,7 @@ pub(super) fn killed(cluster: &Cluster) -> Result<()> {
             break;
         }
     }
-    outcome.and_then(|()| all_reach(&pods))
+    outcome
 }
 
 /// Objects that another program removes come back.

@@ -62,6 +62,8 @@ pub(super) enum Scenario {
     ApiServer,
     /// false Nodes
     Invalid,
+    /// a Node that is deleted and comes back
+    Returning,
     /// the daemon without one of its privileges
     Privileges,
     /// a network list that is replaced while a pod runs
@@ -97,6 +99,7 @@ impl Scenario {
             Self::Restored => "routes, devices and rules that are removed come back",
             Self::ApiServer => "pods keep their network without the API server",
             Self::Invalid => "false Nodes change no route and are reported",
+            Self::Returning => "a deleted Node is forgotten, and reached once it is back",
             Self::Privileges => "each privilege of the daemon is needed",
             Self::Garbage => "what a pod leaves of a replaced network is collected",
             Self::GoPlugins => "rscni-gc.yaml collects what the Go plugins left",
@@ -124,6 +127,7 @@ impl Scenario {
             Self::Restored => daemon::restored(cluster),
             Self::ApiServer => daemon::without_api_server(cluster),
             Self::Invalid => nodes::invalid(cluster),
+            Self::Returning => nodes::returning(cluster),
             Self::Privileges => privileges::run(cluster),
             Self::Garbage => garbage::replaced_list(cluster),
             Self::GoPlugins => garbage::of_go_plugins(cluster),

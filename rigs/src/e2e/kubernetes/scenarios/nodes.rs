@@ -1,13 +1,17 @@
-//! False Nodes.
+//! Nodes that are deleted, come back, or are false.
+
+use std::time::Instant;
 
 use anyhow::{Result, ensure};
 use serde_json::json;
 
-use super::pods::on_nodes;
+use super::pods::{on_nodes, start_on_nodes};
 use crate::e2e::kubernetes::{
     cluster::{Cluster, eventually},
     kubectl,
+    node::{Node, Part},
     pod_network::{self, pod_cidrs},
+    pods::{PACKET, Pod},
 };
 
 /// Names of the false Nodes.
@@ -56,4 +60,56 @@ fn add(name: &str, networks: &[String]) -> Result<()> {
         {"type": "InternalIP", "address": "fd00:200::99"},
     ]}});
     kubectl::patch_status(name, &addresses)
+}
+
+/// The others forget a Node that is deleted. Once it is back, its pods are reached from all nodes.
+pub(super) fn returning(cluster: &mut Cluster) -> Result<()> {
+    let pods = start_on_nodes(cluster)?;
+    let last = cluster.nodes().count() - 1;
+    // kubelet would register its Node.
+    cluster.node_mut(last).kill(Part::Kubelet);
+    let outcome = delete_and_return(cluster, cluster.node(last), &pods);
+    cluster.node_mut(last).start_part(Part::Kubelet)?;
+    cluster.wait_until_ready()?;
+    outcome
+}
+
+fn delete_and_return(cluster: &Cluster, node: &Node, pods: &[Pod]) -> Result<()> {
+    let (others, own): (Vec<_>, Vec<_>) =
+        pods.iter().partition(|pod| pod.name != format!("on-{}", node.name));
+    for other in &others {
+        other.reaches(own[0])?;
+    }
+    let mut object = kubectl::get(&format!("node {}", node.name))?;
+    let status = json!({"status": {"addresses": object["status"]["addresses"].take()}});
+    let networks = pod_cidrs(node)?;
+    kubectl::run(&format!("delete node {}", node.name))?;
+    for other in cluster.nodes().filter(|other| other.name != node.name) {
+        eventually(|| {
+            let routes = other.run("ip route show table all proto 82")?;
+            let has_route = networks.iter().any(|network| routes.contains(network));
+            ensure!(!has_route, "{} keeps a route to {}:\n{routes}", other.name, node.name);
+            Ok(())
+        })?;
+    }
+    let metadata = &object["metadata"];
+    kubectl::apply(&[json!({
+        "apiVersion": "v1",
+        "kind": "Node",
+        "metadata": {
+            "name": metadata["name"],
+            "labels": metadata["labels"],
+            "annotations": metadata["annotations"],
+        },
+        "spec": {"podCIDR": networks[0], "podCIDRs": networks},
+    })])?;
+    kubectl::patch_status(&node.name, &status)?;
+    let start = Instant::now();
+    for other in &others {
+        for address in &own[0].addresses {
+            other.network.try_ping(address, PACKET)?;
+        }
+    }
+    println!("  its pods are reached after {:.2?}", start.elapsed());
+    others.into_iter().try_for_each(|other| other.reaches(own[0]))
 }

@@ -1,14 +1,16 @@
 //! Pods that reach pods.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, time::Duration};
 
 use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
 
+use super::daemon::kill_without_loss;
 use crate::e2e::kubernetes::{
     cluster::{Cluster, eventually},
     kubectl,
     pods::{self, PACKET, Pod},
+    traffic::Traffic,
 };
 
 /// Starts a pod on each node, and a second one on the first.
@@ -56,8 +58,13 @@ pub(super) fn of_the_host(cluster: &Cluster) -> Result<()> {
 }
 
 const PODS: usize = 100;
+/// Pods that receive packets while daemons are killed, and the pause between two packets for a pod:
+/// a thousand packets in a second.
+const RECEIVERS: usize = 50;
+const PAUSE: Duration = Duration::from_millis(50);
 
-/// A hundred pods on a node have different addresses, and all of them answer.
+/// A hundred pods on a node have different addresses, and all of them answer. Half of them lose no
+/// packet while the daemons are killed.
 pub(super) fn hundred(cluster: &Cluster) -> Result<()> {
     let (node, other) = (cluster.node(0), cluster.node(1));
     kubectl::apply(&[
@@ -72,7 +79,14 @@ pub(super) fn hundred(cluster: &Cluster) -> Result<()> {
     for address in addresses {
         probe.network.try_ping(address, PACKET).with_context(|| format!("a pod at {address}"))?;
     }
-    Ok(())
+    let receivers: Vec<_> = running
+        .keys()
+        .filter(|name| name.starts_with("hundred"))
+        .take(RECEIVERS)
+        .map(|name| Pod::wait(name, node))
+        .collect::<Result<_>>()?;
+    let pairs: Vec<_> = receivers.iter().map(|receiver| (&probe, receiver)).collect();
+    kill_without_loss(cluster, || Traffic::with_pause(PAUSE, &pairs, 1))
 }
 
 /// A Deployment of pods with a specification.
