@@ -73,6 +73,26 @@ fn events(monitor: &mut Monitor) -> Vec<Event> {
 }
 
 #[test]
+fn monitor_ignores_the_changes_of_a_socket() {
+    private_network(|| {
+        let (mut own, mut other) = (Netlink::open().unwrap(), Netlink::open().unwrap());
+        let link = vxlan(&mut own);
+        let mut monitor = Monitor::open().unwrap();
+        monitor.ignore(own.port().unwrap()).unwrap();
+        for (netlink, last) in [(&mut own, 2), (&mut other, 3)] {
+            let dst = net_of(&format!("10.{last}.0.0/24"));
+            netlink.add_route(&Route { oif: Some(link.index), ..Route::new(dst) }).unwrap();
+            let mac = MacAddr([2, 0, 0, 0, 0, last]);
+            netlink.add_neighbour(link.index, [10, 1, 0, last].into(), mac).unwrap();
+        }
+        let seen = events(&mut monitor);
+        assert!(matches!(&seen[0], Event::Route(it) if it.dst == net_of("10.3.0.0/24")));
+        assert!(matches!(&seen[1], Event::Neighbour(it) if it.address == address("10.1.0.3")));
+        assert_eq!(seen.len(), 2, "{seen:?}");
+    });
+}
+
+#[test]
 fn monitor_reports_changes_of_links_routes_and_forwarding() {
     private_network(|| {
         let mut netlink = Netlink::open().unwrap();

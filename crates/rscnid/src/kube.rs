@@ -12,7 +12,7 @@ use kube::{
     core::ClusterResourceScope,
     runtime::{WatchStreamExt, watcher},
 };
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer};
 use serde_json::{Value, json};
 use tokio::{sync::watch, time::sleep};
 use tracing::warn;
@@ -41,11 +41,25 @@ pub enum Change {
 /// The fields of a Node that are read. Others are not even parsed.
 #[derive(Debug, Clone, Deserialize)]
 pub struct Node {
+    #[serde(deserialize_with = "read_metadata")]
     metadata: ObjectMeta,
     #[serde(default)]
     spec: Spec,
     #[serde(default)]
     status: Status,
+}
+
+/// Reads what the watch and [`NodeInfo`] need. A third of a Node are its `managedFields`.
+fn read_metadata<'de, D: Deserializer<'de>>(from: D) -> Result<ObjectMeta, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Metadata {
+        name: Option<String>,
+        resource_version: Option<String>,
+        annotations: Option<BTreeMap<String, String>>,
+    }
+    let Metadata { name, resource_version, annotations } = Metadata::deserialize(from)?;
+    Ok(ObjectMeta { name, resource_version, annotations, ..ObjectMeta::default() })
 }
 
 #[derive(Debug, Clone, Default, Deserialize)]
@@ -275,6 +289,8 @@ mod tests {
         let node: Node = serde_json::from_value(json!({
             "metadata": {
                 "name": "a",
+                "resourceVersion": "7",
+                "managedFields": "not read",
                 "annotations": {
                     "flannel.alpha.coreos.com/backend-type": "vxlan",
                     "flannel.alpha.coreos.com/public-ip": "192.0.2.7",
@@ -290,6 +306,7 @@ mod tests {
             ] },
         }))
         .unwrap();
+        assert_eq!(node.metadata.resource_version.as_deref(), Some("7"));
         let info = NodeInfo::from(&node);
         assert_eq!(info.name, "a");
         assert_eq!(info.pod_cidrs.v6, Some("fd00:1::/64".parse().unwrap()));

@@ -73,6 +73,12 @@ impl Netlink {
     pub fn open_in(netns: &Netns) -> Result<Self> {
         Ok(Self { socket: Socket::open_in(netns, netlink_sys::protocols::NETLINK_ROUTE)? })
     }
+
+    /// Returns the port id of the socket, by which notifications name the originator of a change.
+    /// The kernel assigns it when the first request is sent.
+    pub fn port(&self) -> Result<u32> {
+        self.socket.port()
+    }
 }
 
 /// Turns "not found" into `None`.

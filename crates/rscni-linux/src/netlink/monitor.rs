@@ -11,6 +11,7 @@ use libc::{
 };
 use netlink_sys::protocols::{NETLINK_NETFILTER, NETLINK_ROUTE};
 use rustix::io::Errno;
+use socket2::{SockFilter, SockRef};
 
 use super::{Address, Forwarding, Link, Neighbour, Netlink, Route, Socket, link::AF_BRIDGE};
 use crate::{Error, Netns, Result, nft};
@@ -100,9 +101,22 @@ impl Monitor {
         netns.enter(Self::open_nftables)?
     }
 
-    /// Skips changes of the socket with this port, see [`Nft::port`](crate::Nft::port).
-    pub fn ignore(&mut self, port: u32) {
-        self.ignored = Some(port);
+    /// Skips changes of the socket with this port, see [`Nft::port`](crate::Nft::port) and
+    /// [`Netlink::port`]. Those of forwarding databases do not name their originator.
+    ///
+    /// # Errors
+    ///
+    /// If the kernel refuses the filter.
+    pub fn ignore(&mut self, port: u32) -> Result<()> {
+        if self.ignored != Some(port) {
+            self.ignored = Some(port);
+            // A datagram of nftables may have changes of several originators.
+            if !self.netfilter {
+                let attached = SockRef::from(&self.socket).attach_filter(&of_others(port));
+                attached.map_err(|error| Error::io("filter notifications", error))?;
+            }
+        }
+        Ok(())
     }
 
     fn subscribe(protocol: isize, groups: &[u32], netfilter: bool) -> Result<Self> {
@@ -149,6 +163,21 @@ impl AsFd for Netlink {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.socket.as_fd()
     }
+}
+
+/// Returns a classic BPF filter that accepts the notifications of all ports but one.
+fn of_others(port: u32) -> [SockFilter; 4] {
+    const LOAD_WORD: u16 = 0x20;
+    const JUMP_IF_EQUAL: u16 = 0x15;
+    const RETURN: u16 = 0x06;
+    let op = SockFilter::new;
+    [
+        // Filters read numbers in network byte order.
+        op(LOAD_WORD, 0, 0, 12),
+        op(JUMP_IF_EQUAL, 0, 1, port.to_be()),
+        op(RETURN, 0, 0, 0),
+        op(RETURN, 0, 0, u32::MAX),
+    ]
 }
 
 fn is(error: &io::Error, errno: Errno) -> bool {

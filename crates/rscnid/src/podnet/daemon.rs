@@ -380,8 +380,8 @@ impl Daemon {
         // Without a device, plain routes work.
         let missing = self.kernel.prepare_devices(core);
         self.kernel.prepare(core).map_err(other)?;
-        // The port exists since the first request.
-        self.tables.ignore(self.kernel.nft_port().map_err(other)?);
+        // The ports exist since the first request.
+        self.kernel.hide_from(&mut self.links, &mut self.tables).map_err(other)?;
         let state = self.kernel.read(core.own()).map_err(other)?;
         let changes = difference(&state, core.desired());
         self.accept_forwarded()?;

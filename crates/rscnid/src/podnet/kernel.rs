@@ -9,8 +9,9 @@ use std::{
     net::{IpAddr, Ipv4Addr},
 };
 
+use ipnet::IpNet;
 use rscni_linux::{
-    AddressFlags, Family, Link, LinkChange, Netlink, Request, Result, Route, RouteFilter,
+    AddressFlags, Family, Link, LinkChange, Monitor, Netlink, Request, Result, Route, RouteFilter,
     RouteType, Vxlan, nft::Nft,
 };
 
@@ -50,9 +51,10 @@ impl Kernel {
         Ok(Self { netlink, nft, devices: Both::default(), routes: BTreeSet::new() })
     }
 
-    /// Port id of the nftables socket, which its notifications carry.
-    pub fn nft_port(&self) -> Result<u32> {
-        self.nft.port()
+    /// Makes monitors skip the changes of these sockets.
+    pub fn hide_from(&self, links: &mut Monitor, tables: &mut Monitor) -> Result<()> {
+        links.ignore(self.netlink.port()?)?;
+        tables.ignore(self.nft.port()?)
     }
 
     /// Collects the facts about this node. What peers know stays: the hardware addresses of its
@@ -302,7 +304,7 @@ impl Kernel {
     fn route(&self, own: &Own, key: &Key, value: &Value) -> Option<Route> {
         let Key::Route(dst) = *key else { return None };
         let family = Family::of(&dst.addr());
-        let route = Route { protocol: Some(PROTOCOL), ..Route::new(dst) };
+        let route = Route { protocol: Some(PROTOCOL), scope: scope(dst), ..Route::new(dst) };
         match *value {
             Value::Direct(gateway) => {
                 let oif = Some(own.uplinks.of(family).as_ref()?.index);
@@ -315,6 +317,17 @@ impl Kernel {
             _ => None,
         }
     }
+}
+
+/// Scopes without a meaning for the kernel. The next one, 200, has a name.
+const SCOPES: u32 = 200;
+
+/// Returns the scope of a route, one of many. The kernel compares a new route of IPv4 with all
+/// others of the same protocol, scope and device, which takes a second with 5,000 tunnels.
+fn scope(dst: IpNet) -> Option<u8> {
+    let IpNet::V4(net) = dst else { return None };
+    let number = u32::from(net.network()) >> (32 - u32::from(net.prefix_len()).max(1));
+    u8::try_from(number % SCOPES).ok()
 }
 
 fn family(v6: bool) -> Family {
@@ -330,4 +343,20 @@ fn fits(link: &Link, wanted: &Vxlan) -> bool {
             && info.lower == Some(wanted.lower)
             && !info.learning
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn routes_of_ipv4_have_many_scopes_without_a_meaning() {
+        let of = |net: &str| scope(net.parse().unwrap());
+        assert_eq!(of("10.244.0.0/24").map(|scope| scope + 1), of("10.244.1.0/24"));
+        assert_ne!(of("10.244.0.0/26"), of("10.244.0.64/26"));
+        for net in ["255.255.255.255/32", "0.0.0.0/0", "128.0.0.0/1"] {
+            assert!(of(net).is_some_and(|scope| u32::from(scope) < SCOPES), "{net}");
+        }
+        assert_eq!(of("fd00:244::/64"), None);
+    }
 }

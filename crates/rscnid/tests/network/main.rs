@@ -40,7 +40,7 @@ fn pods_reach_pods_of_other_nodes_over_plain_routes_and_vxlan() {
         let cluster = Cluster::start(lab);
         let routes = ip(&cluster.nodes[0], "route show proto 82");
         assert!(routes.contains("10.244.1.0/24 via 192.168.0.12 dev eth0"), "{routes}");
-        assert!(routes.contains("10.244.2.0/24 via 10.244.2.0 dev flannel.1 onlink"), "{routes}");
+        assert!(routes.contains("10.244.2.0/24 via 10.244.2.0 dev flannel.1 scope 26"), "{routes}");
         let routes = ip(&cluster.nodes[0], "-6 route show proto 82");
         assert!(routes.contains("fd01:0:0:1::/64 via fd00:0:0:a::12 dev eth0"), "{routes}");
         assert!(routes.contains("fd01:0:0:2::/64 via fd01:0:0:2:: dev flannel-v6.1"), "{routes}");
