@@ -4,6 +4,7 @@
 use std::{
     collections::BTreeMap,
     net::{IpAddr, UdpSocket},
+    path::PathBuf,
     time::Duration,
 };
 
@@ -165,15 +166,20 @@ pub(super) fn socket(address: IpAddr, port: u16) -> String {
     std::net::SocketAddr::new(address, port).to_string()
 }
 
-/// The paths of the pods' network namespaces on a node, by the names of the pods.
-fn namespace(node: &Node, name: &str) -> Result<std::path::PathBuf> {
+/// The path of a pod's network namespace, seen from outside of the node.
+fn namespace(node: &Node, name: &str) -> Result<PathBuf> {
+    Ok(node.path(&netns(node, name)?))
+}
+
+/// The path of a pod's network namespace on its node.
+pub(super) fn netns(node: &Node, name: &str) -> Result<String> {
     let cri = node.cri()?;
     let sandboxes = cri.pod_sandboxes()?;
     let id = sandboxes.get(name).with_context(|| format!("no sandbox runs for the pod {name}"))?;
     let path = cri.pod_sandbox_status(id)?.netns;
     let path = path.to_str().context("a path is not UTF-8")?;
     // The target of the link /var/run is absolute, which is wrong outside of the node.
-    Ok(node.path(&path.replacen("/var/run/", "/run/", 1)))
+    Ok(path.replacen("/var/run/", "/run/", 1))
 }
 
 /// The events of a pod, for the message of a failure.

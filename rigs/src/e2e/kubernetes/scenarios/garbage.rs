@@ -5,10 +5,10 @@ use serde_json::{Value, json};
 
 use super::tutorial::CRICTL;
 use crate::e2e::kubernetes::{
-    CLUSTER,
+    CLUSTER, RSCNID,
     cluster::{Cluster, eventually},
     kubectl, leaks,
-    node::Node,
+    node::{Node, Part},
     pod_network,
     pods::{self, Pod},
     replaced::{with_go_plugins, with_list},
@@ -34,6 +34,48 @@ pub(super) fn replaced_list(cluster: &Cluster) -> Result<()> {
     ensure!(!names_address(&after), "still there: {after:?}; the report:\n{report}");
     pods[0].reaches(&pods[2])?;
     pods[2].reaches(&pods[0])
+}
+
+/// Pods that are deleted by force while kubelet of their node does not run keep their network until
+/// it has stopped them.
+pub(super) fn drained(cluster: &mut Cluster) -> Result<()> {
+    let (node, other) = (cluster.node(0), cluster.node(1));
+    let pods = pods::start(&[("stays", node), ("leaves", node), ("far", other)])?;
+    cluster.node_mut(0).kill(Part::Kubelet);
+    let outcome = delete_by_force(cluster.node(0), &pods);
+    cluster.node_mut(0).start_part(Part::Kubelet)?;
+    outcome?;
+    forgotten(cluster.node(0), &pods[1])?;
+    pods[0].reaches(&pods[2])
+}
+
+fn delete_by_force(node: &Node, pods: &[Pod]) -> Result<()> {
+    kubectl::run(&format!("delete pod {} --force --grace-period=0", pods[1].name))?;
+    // Without kubelet, no command runs in a pod.
+    node.run(&format!("{CLUSTER}/{RSCNID} gc --once --gc-grace 0"))?;
+    pods[1].reaches(&pods[2])
+}
+
+/// A pod whose network namespace is gone before DEL leaves nothing.
+pub(super) fn lost_namespace(cluster: &Cluster) -> Result<()> {
+    let (node, other) = (cluster.node(0), cluster.node(1));
+    kubectl::apply(&[pods::with_host_port("leaves", node, 18080)])?;
+    let leaves = Pod::wait("leaves", node)?;
+    let pods = pods::start(&[("stays", node), ("far", other)])?;
+    let path = pods::netns(node, &leaves.name)?;
+    node.run(&format!("umount {path}"))?;
+    node.run(&format!("rm {path}"))?;
+    delete(&leaves)?;
+    forgotten(node, &leaves)?;
+    pods[0].reaches(&pods[1])
+}
+
+/// Waits until kubelet has removed a deleted pod, and checks that it leaves nothing.
+fn forgotten(node: &Node, pod: &Pod) -> Result<()> {
+    forget(node, pod)?;
+    let left = traces(node, pod)?;
+    ensure!(left.is_empty(), "{} left {left:?}", pod.name);
+    Ok(())
 }
 
 /// A list with another network, and more plugins.

@@ -68,6 +68,10 @@ pub(super) enum Scenario {
     Privileges,
     /// a network list that is replaced while a pod runs
     Garbage,
+    /// pods deleted by force while kubelet does not run
+    Drained,
+    /// a network namespace that is gone before DEL
+    LostNamespace,
     /// the garbage collection next to the Go plugins
     GoPlugins,
     /// a hundred pods at once on one node
@@ -102,6 +106,8 @@ impl Scenario {
             Self::Returning => "a deleted Node is forgotten, and reached once it is back",
             Self::Privileges => "each privilege of the daemon is needed",
             Self::Garbage => "what a pod leaves of a replaced network is collected",
+            Self::Drained => "pods deleted by force keep their network until they stop",
+            Self::LostNamespace => "a pod without network namespace leaves nothing",
             Self::GoPlugins => "rscni-gc.yaml collects what the Go plugins left",
             Self::Hundred => "a hundred pods start at once on one node",
             Self::Reboot => "pods of a node that lost power get a new network",
@@ -130,6 +136,8 @@ impl Scenario {
             Self::Returning => nodes::returning(cluster),
             Self::Privileges => privileges::run(cluster),
             Self::Garbage => garbage::replaced_list(cluster),
+            Self::Drained => garbage::drained(cluster),
+            Self::LostNamespace => garbage::lost_namespace(cluster),
             Self::GoPlugins => garbage::of_go_plugins(cluster),
             Self::Hundred => pods::hundred(cluster),
             Self::Reboot => reboot::run(cluster),
