@@ -30,8 +30,15 @@ use crate::{
 
 /// Sandboxes that start or stop at a time.
 const AT_ONCE: usize = 8;
-/// Pause between two kills, in milliseconds.
-const PAUSE: u64 = 8000;
+/// Longest pause between two kills, in milliseconds.
+const PAUSE: u64 = 16_000;
+/// One of this many kills is that of the garbage collection. It counts the pause that protects
+/// calls in progress from its start, so more kills would keep it from its work.
+const KILLS: u64 = 8;
+/// Sandboxes between two lines of progress.
+const PROGRESS: u32 = 1000;
+/// Pause after an interrupted call.
+const RETRY: Duration = Duration::from_millis(300);
 /// Longest life of a sandbox, in milliseconds.
 const LIFE: u64 = 1000;
 /// Timeout of a call, which is repeated while the runtime starts.
@@ -57,7 +64,8 @@ fn with_kills(node: &mut Node, pods: u32, random: &mut Random) -> Result<()> {
     let churn = Churn {
         socket: node.path("/run/containerd/containerd.sock"),
         node: node.network(),
-        left: AtomicU32::new(pods),
+        pods,
+        started: AtomicU32::new(0),
         interrupted: AtomicU32::new(0),
     };
     let mut collection = start_collection(node)?;
@@ -71,7 +79,7 @@ fn with_kills(node: &mut Node, pods: u32, random: &mut Random) -> Result<()> {
             .collect();
         while !workers.iter().all(std::thread::ScopedJoinHandle::is_finished) {
             random.sleep(PAUSE);
-            if random.below(2) == 0 {
+            if random.below(KILLS) > 0 {
                 node.kill(Part::Containerd);
                 node.start_part(Part::Containerd)?;
             } else {
@@ -83,7 +91,8 @@ fn with_kills(node: &mut Node, pods: u32, random: &mut Random) -> Result<()> {
         workers.into_iter().try_for_each(|worker| worker.join().expect("no worker panics"))
     })?;
     println!(
-        "  {pods} sandboxes, {} interrupted calls, {kills} programs killed",
+        "  {} sandboxes, {} interrupted calls, {kills} programs killed",
+        churn.started.into_inner(),
         churn.interrupted.into_inner()
     );
     remove_all(&churn.socket)?;
@@ -102,22 +111,30 @@ struct Churn {
     socket: PathBuf,
     /// The network of the node.
     node: Container,
-    /// Sandboxes to start.
-    left: AtomicU32,
+    /// Sandboxes to start, and those that started.
+    pods: u32,
+    started: AtomicU32,
     interrupted: AtomicU32,
 }
 
 impl Churn {
     fn work(&self, worker: usize, mut random: Random) -> Result<()> {
         let cri = Cri::at(&self.socket)?;
-        let take = |left: u32| left.checked_sub(1);
-        while let Ok(number) = self.left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, take) {
+        for number in 0.. {
+            if self.started.load(Ordering::Relaxed) >= self.pods {
+                break;
+            }
             let name = format!("churn-{worker}-{number}");
             let Ok(id) = cri.run_pod_sandbox(configuration(&name)) else {
                 self.interrupted.fetch_add(1, Ordering::Relaxed);
+                std::thread::sleep(RETRY);
                 until_ok(CALL, || cri.version())?;
                 continue;
             };
+            let started = self.started.fetch_add(1, Ordering::Relaxed) + 1;
+            if started.is_multiple_of(PROGRESS) {
+                println!("  {started} sandboxes have started");
+            }
             let addresses = until_ok(CALL, || cri.pod_sandbox_status(&id))?.addresses;
             self.reaches(&name, &addresses)?;
             random.sleep(LIFE);
