@@ -95,7 +95,8 @@ fn with_kills(node: &mut Node, pods: u32, random: &mut Random) -> Result<()> {
         churn.started.into_inner(),
         churn.interrupted.into_inner()
     );
-    remove_all(&churn.socket)?;
+    let cri = Cri::at(&churn.socket)?;
+    (0..AT_ONCE).try_for_each(|worker| remove_all(&cri, &namespace(worker)))?;
     leaks::none(node).with_context(|| collection.log())
 }
 
@@ -120,15 +121,16 @@ struct Churn {
 impl Churn {
     fn work(&self, worker: usize, mut random: Random) -> Result<()> {
         let cri = Cri::at(&self.socket)?;
+        let namespace = namespace(worker);
         for number in 0.. {
             if self.started.load(Ordering::Relaxed) >= self.pods {
                 break;
             }
             let name = format!("churn-{worker}-{number}");
-            let Ok(id) = cri.run_pod_sandbox(configuration(&name)) else {
+            let Ok(id) = cri.run_pod_sandbox(configuration(&namespace, &name)) else {
                 self.interrupted.fetch_add(1, Ordering::Relaxed);
                 std::thread::sleep(RETRY);
-                until_ok(CALL, || cri.version())?;
+                remove_all(&cri, &namespace)?;
                 continue;
             };
             let started = self.started.fetch_add(1, Ordering::Relaxed) + 1;
@@ -154,24 +156,26 @@ impl Churn {
     }
 }
 
-/// Removes all sandboxes of interrupted calls, as kubelet does after its start.
-fn remove_all(socket: &Path) -> Result<()> {
-    let cri = Cri::at(socket)?;
-    for id in until_ok(CALL, || cri.all_pod_sandboxes(NAMESPACE))? {
+/// Removes the sandboxes of interrupted calls, as kubelet does.
+fn remove_all(cri: &Cri, namespace: &str) -> Result<()> {
+    for id in until_ok(CALL, || cri.all_pod_sandboxes(namespace))? {
         until_ok(CALL, || cri.stop_pod_sandbox(&id))?;
         until_ok(CALL, || cri.remove_pod_sandbox(&id))?;
     }
     Ok(())
 }
 
-const NAMESPACE: &str = "churn";
+/// The namespace of a worker's sandboxes.
+fn namespace(worker: usize) -> String {
+    format!("churn-{worker}")
+}
 
-fn configuration(name: &str) -> PodSandboxConfig {
+fn configuration(namespace: &str, name: &str) -> PodSandboxConfig {
     PodSandboxConfig {
         metadata: Some(PodSandboxMetadata {
             name: name.to_owned(),
             uid: name.to_owned(),
-            namespace: NAMESPACE.to_owned(),
+            namespace: namespace.to_owned(),
         }),
         hostname: name.to_owned(),
         ..PodSandboxConfig::default()
