@@ -32,8 +32,8 @@ use crate::{
 const AT_ONCE: usize = 8;
 /// Longest pause between two kills, in milliseconds.
 const PAUSE: u64 = 16_000;
-/// One of this many kills is that of the garbage collection. It counts the pause that protects
-/// calls in progress from its start, so more kills would keep it from its work.
+/// One of this many kills is that of the garbage collection. After each start, it waits before it
+/// removes anything, so more kills would keep it from its work.
 const KILLS: u64 = 8;
 /// Sandboxes between two lines of progress.
 const PROGRESS: u32 = 1000;
