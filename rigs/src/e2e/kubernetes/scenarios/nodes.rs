@@ -86,7 +86,8 @@ fn delete_and_return(cluster: &Cluster, node: &Node, pods: &[Pod]) -> Result<()>
     kubectl::run(&format!("delete node {}", node.name))?;
     for other in cluster.nodes().filter(|other| other.name != node.name) {
         eventually(|| {
-            let routes = other.run("ip route show table all proto 82")?;
+            let routes = other.run("ip -4 route show proto 82")?
+                + &other.run("ip -6 route show proto 82")?;
             let has_route = networks.iter().any(|network| routes.contains(network));
             ensure!(!has_route, "{} keeps a route to {}:\n{routes}", other.name, node.name);
             Ok(())
