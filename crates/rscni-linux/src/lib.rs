@@ -50,6 +50,7 @@
 
 mod announce;
 mod arp;
+mod bpf;
 mod closing;
 pub mod conntrack;
 mod directory;

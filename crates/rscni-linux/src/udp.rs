@@ -11,6 +11,9 @@ use socket2::{Domain, Protocol, SockFilter, Socket, Type};
 
 use crate::{
     Error, Link, MacAddr, Netns, Result,
+    bpf::{
+        JUMP_IF_EQUAL, JUMP_IF_SET, LOAD_BYTE, LOAD_HALF, LOAD_HALF_AT_X, RETURN, X_IS_IP_HEADER,
+    },
     kernel_interface::PacketAddress,
     packet::{checksum, open_in, send},
 };
@@ -97,13 +100,6 @@ pub fn udp_socket_in(netns: &Netns, link: &str, local: SocketAddrV4) -> Result<U
 /// Returns a classic BPF filter that accepts unfragmented UDP datagrams to `port`. Packets begin
 /// with the IP header.
 fn filter(port: u16) -> [SockFilter; 9] {
-    const LOAD_BYTE: u16 = 0x30;
-    const LOAD_HALF: u16 = 0x28;
-    const LOAD_HALF_AT_X: u16 = 0x48;
-    const X_IS_IP_HEADER: u16 = 0xb1;
-    const JUMP_IF_EQUAL: u16 = 0x15;
-    const JUMP_IF_SET: u16 = 0x45;
-    const RETURN: u16 = 0x06;
     let op = SockFilter::new;
     [
         op(LOAD_BYTE, 0, 0, 9),

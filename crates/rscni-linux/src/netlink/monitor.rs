@@ -14,7 +14,11 @@ use rustix::io::Errno;
 use socket2::{SockFilter, SockRef};
 
 use super::{Address, Forwarding, Link, Neighbour, Netlink, Route, Socket, link::AF_BRIDGE};
-use crate::{Error, Netns, Result, nft};
+use crate::{
+    Error, Netns, Result,
+    bpf::{JUMP_IF_EQUAL, LOAD_WORD, RETURN},
+    nft,
+};
 
 const RTNLGRP_LINK: u32 = 1;
 const RTNLGRP_NEIGH: u32 = 3;
@@ -167,12 +171,9 @@ impl AsFd for Netlink {
 
 /// Returns a classic BPF filter that accepts the notifications of all ports but one.
 fn of_others(port: u32) -> [SockFilter; 4] {
-    const LOAD_WORD: u16 = 0x20;
-    const JUMP_IF_EQUAL: u16 = 0x15;
-    const RETURN: u16 = 0x06;
     let op = SockFilter::new;
     [
-        // Filters read numbers in network byte order.
+        // The port id of the originator.
         op(LOAD_WORD, 0, 0, 12),
         op(JUMP_IF_EQUAL, 0, 1, port.to_be()),
         op(RETURN, 0, 0, 0),

@@ -27,7 +27,11 @@ use super::{
     message::{Message, NLM_F_ACK},
     socket::{Answer, NLMSG_ERROR, Socket, first_answer},
 };
-use crate::{Error, Result, kernel_interface};
+use crate::{
+    Error, Result,
+    bpf::{JUMP_IF_EQUAL, LOAD_BYTE, LOAD_HALF, RETURN},
+    kernel_interface,
+};
 
 /// A message that only asks for an acknowledgement.
 const NLMSG_NOOP: u16 = 1;
@@ -184,13 +188,9 @@ fn is_readable(socket: &Socket, worker: &OwnedFd) -> io::Result<bool> {
 /// Returns a classic BPF filter that accepts answers to requests, and notifications of deleted
 /// links. Other changes of links do not wake the caller.
 fn removals() -> [SockFilter; 7] {
-    const LOAD_BYTE: u16 = 0x30;
-    const LOAD_HALF: u16 = 0x28;
-    const JUMP_IF_EQUAL: u16 = 0x15;
-    const RETURN: u16 = 0x06;
     let op = SockFilter::new;
     [
-        // The type of the message. Filters read numbers in network byte order.
+        // The type of the message.
         op(LOAD_HALF, 0, 0, 4),
         op(JUMP_IF_EQUAL, 3, 0, NLMSG_ERROR.to_be().into()),
         op(JUMP_IF_EQUAL, 0, 3, RTM_DELLINK.to_be().into()),
