@@ -1,25 +1,37 @@
-//! Accepts forwarded packets of this node's pods where other rules of the host drop them.
+//! Accepts forwarded packets of pods where other rules of the host drop them.
 //!
 //! To accept a packet in a chain of our own does not help if another chain at the same hook drops
-//! it. So the rules are in the chains that drop by policy or with their last rule, of iptables and
-//! of others. They come last: whatever other rules drop, such as network policies, stays dropped.
+//! it. So there is a rule in each chain that drops by policy or with its last rule, of iptables and
+//! of others. It comes last: whatever other rules drop, such as network policies, stays dropped.
 //! Chains of the old kernel tables of iptables (legacy) cannot be changed over netlink.
+//!
+//! These rules cannot use our sets, and iptables refuses to list what it does not know. They accept
+//! a mark, which a chain of ours has set before and another removes after the hook.
 
 use std::fs;
 
-use ipnet::IpNet;
 use rscni_linux::{
-    Family, Result,
-    nft::{self, Hook, Nft, Policy, Rule, RuleInfo, Table, Verdict},
+    Result,
+    nft::{BaseChain, CtState, Field, Hook, Nft, Policy, Rule, RuleInfo, Verdict},
 };
 
 use super::{
-    FAMILIES, Own,
-    masquerade::{self, DESTINATION, SOURCE},
+    Both, FAMILIES, Own,
+    masquerade::{self, DESTINATION, PODS, SOURCE},
 };
 
+/// The bit of the packet mark that accepts a packet. Kubernetes uses 0x4000 and 0x8000, the plugin
+/// portmap 0x2000.
+const MARK: u32 = 0x1000;
+/// The chains that set and remove it.
+const MARKING: &str = "mark_forwarded";
+const CLEANING: &str = "unmark_forwarded";
+/// Before all other chains at the hook (`raw`).
+const FIRST: i32 = -300;
 /// The comments of our rules begin so.
 const COMMENT: &str = "rscnid: ";
+/// The comment of the rule in other chains.
+const ACCEPTED: &str = "rscnid: pods";
 /// The table of the plugins. Its chain `forward` drops by rules that are configured.
 const PLUGINS: &str = "rscni";
 
@@ -40,23 +52,23 @@ pub(super) fn is_ours(comment: &str) -> bool {
 /// Adds the missing rules to all chains that drop, and removes outdated ones.
 pub(super) fn accept(nft: &mut Nft, own: &Own) -> Result<Accepted> {
     let mut accepted = Accepted::default();
+    if own.pod_cidrs == Both::default() {
+        return Ok(accepted);
+    }
+    let mut any_drops = false;
     for (table, chain) in nft.base_chains(Hook::Forward)? {
-        let is_own = [masquerade::TABLE, PLUGINS].contains(&&*table.name);
-        let nets = nets(own, table.family);
-        if is_own || nets.is_empty() {
+        if [masquerade::TABLE, PLUGINS].contains(&&*table.name) {
             continue;
         }
         let rules = nft.rules(&table, &chain.name)?;
         let last = rules.iter().rposition(|rule| !is_one_of_ours(rule));
         let last = last.filter(|last| drops_everything(&rules[*last]));
         let drops = chain.policy == Some(Policy::Drop) || last.is_some();
-        let wanted = if drops { wanted(&table, &nets) } else { Vec::new() };
+        any_drops |= drops;
         let ours = || rules.iter().enumerate().filter(|(_, rule)| is_one_of_ours(rule));
         let is_before = |position: usize| last.is_none_or(|last| position < last);
         let is_right = ours().all(|(position, _)| is_before(position))
-            && ours()
-                .map(|(_, rule)| rule.comment.as_deref())
-                .eq(wanted.iter().map(|(comment, _)| Some(&**comment)));
+            && ours().map(|(_, rule)| rule.comment.as_deref()).eq(drops.then_some(Some(ACCEPTED)));
         if is_right {
             continue;
         }
@@ -65,10 +77,12 @@ pub(super) fn accept(nft: &mut Nft, own: &Own) -> Result<Accepted> {
             transaction.destroy_rule(&table, &chain.name, rule.handle);
         }
         let before = last.map(|last| rules[last].handle);
-        for (_, rule) in &wanted {
+        if drops {
+            let rule = Rule::new().masked(Field::Mark, MARK, MARK).counter().accept();
+            let rule = rule.comment(ACCEPTED);
             match before {
-                Some(_) => transaction.insert_rule(&table, &chain.name, rule, before),
-                None => transaction.add_rule(&table, &chain.name, rule),
+                Some(_) => transaction.insert_rule(&table, &chain.name, &rule, before),
+                None => transaction.add_rule(&table, &chain.name, &rule),
             };
         }
         match transaction.commit() {
@@ -80,6 +94,7 @@ pub(super) fn accept(nft: &mut Nft, own: &Own) -> Result<Accepted> {
             )),
         }
     }
+    mark(nft, own, any_drops)?;
     Ok(accepted)
 }
 
@@ -92,34 +107,35 @@ pub(super) fn has_legacy_tables() -> bool {
     })
 }
 
-fn nets(own: &Own, family: nft::Family) -> Vec<IpNet> {
-    let is_in = |of: &Family| match family {
-        nft::Family::Inet => true,
-        nft::Family::Ip => *of == Family::V4,
-        nft::Family::Ip6 => *of == Family::V6,
-        _ => false,
-    };
-    FAMILIES.into_iter().filter(is_in).filter_map(|family| *own.pod_cidrs.of(family)).collect()
-}
-
-/// Returns the rules with their comments. Everything that this node forwards for pods comes from
-/// its own pods or goes to them.
-fn wanted(table: &Table, nets: &[IpNet]) -> Vec<(String, Rule)> {
-    let mut rules = Vec::new();
-    for net in nets {
-        let family = Family::of(&net.addr());
-        for (what, fields) in [("from", SOURCE), ("to", DESTINATION)] {
-            // iptables does not know the match of `inet`.
-            let rule = match table.family {
-                nft::Family::Inet => Rule::new().family_of(net.addr()),
-                _ => Rule::new(),
-            };
-            let comment = format!("{COMMENT}{what} {net}");
-            let rule = rule.in_net(*fields.of(family), *net).counter().accept();
-            rules.push((comment.clone(), rule.comment(comment)));
+/// Replaces the chains that mark packets, or removes them.
+fn mark(nft: &mut Nft, own: &Own, is_needed: bool) -> Result<()> {
+    let table = masquerade::table();
+    let mut transaction = nft.transaction();
+    transaction.destroy_chain(&table, MARKING).destroy_chain(&table, CLEANING);
+    if !is_needed {
+        return transaction.commit();
+    }
+    transaction.add_chain(&table, MARKING, Some(&BaseChain::filter(Hook::Forward, FIRST)));
+    for family in FAMILIES {
+        let Some(net) = *own.pod_cidrs.of(family) else { continue };
+        let (source, destination) = (*SOURCE.of(family), *DESTINATION.of(family));
+        let pods = *PODS.of(family);
+        let rule = || Rule::new().family_of(net.addr());
+        let answer = CtState::ESTABLISHED | CtState::RELATED;
+        for rule in [
+            rule().in_net(source, net),
+            // Pods of other nodes too: this node forwards packets to its node ports.
+            rule().in_set(&[destination], pods),
+            rule().in_set(&[source], pods).ct_state(answer),
+        ] {
+            transaction.add_rule(&table, MARKING, &rule.set_mark(MARK, MARK).accept());
         }
     }
-    rules
+    let unmark = Rule::new().masked(Field::Mark, MARK, MARK).set_mark(MARK, 0);
+    transaction
+        .add_chain(&table, CLEANING, Some(&BaseChain::filter(Hook::Postrouting, FIRST)))
+        .add_rule(&table, CLEANING, &unmark);
+    transaction.commit()
 }
 
 fn is_one_of_ours(rule: &RuleInfo) -> bool {

@@ -16,14 +16,14 @@ use super::{Both, Change, FAMILIES, Key, Own, State, Value};
 /// The name of the table.
 pub(super) const TABLE: &str = "rscnid";
 const CHAIN: &str = "from_pods";
-const PODS: Both<&str> = Both { v4: "pods4", v6: "pods6" };
+pub(super) const PODS: Both<&str> = Both { v4: "pods4", v6: "pods6" };
 const NODES: Both<&str> = Both { v4: "nodes4", v6: "nodes6" };
 pub(super) const SOURCE: Both<Field> = Both { v4: Field::IpSaddr, v6: Field::Ip6Saddr };
 pub(super) const DESTINATION: Both<Field> = Both { v4: Field::IpDaddr, v6: Field::Ip6Daddr };
 /// Elements in one transaction; the kernel limits its length.
 const AT_ONCE: usize = 500;
 
-fn table() -> Table {
+pub(super) fn table() -> Table {
     Table::new(nft::Family::Inet, TABLE)
 }
 

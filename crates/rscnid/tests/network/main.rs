@@ -161,15 +161,51 @@ fn forwarded_packets_of_pods_pass_chains_that_drop() {
         assert_connected(&cluster);
         let list = std::fs::read_to_string(lab.dir().join("node0/10-rscni.conflist")).unwrap();
         assert!(!list.contains("firewall"), "{list}");
-        // iptables can read the rules.
-        let rules = cluster.nodes[0].run(|| cluster::sh("iptables -S FORWARD"));
-        let [accepted_from, accepted_to] = ["-s 10.244.0.0/24", "-d 10.244.0.0/24"]
-            .map(|net| rules.lines().any(|rule| rule.contains(net) && rule.ends_with("-j ACCEPT")));
-        assert!(accepted_from && accepted_to, "{rules}");
+        // iptables can read the rule.
+        for iptables in ["iptables", "ip6tables"] {
+            let rules = cluster.nodes[0].run(|| cluster::sh(&format!("{iptables} -S FORWARD")));
+            let rule =
+                "-m mark --mark 0x1000/0x1000 -m comment --comment \"rscnid: pods\" -j ACCEPT";
+            assert!(rules.contains(rule), "{rules}");
+        }
         // The rule that rejects everything stays the last one.
         let chain = cluster.nodes[0].run(|| cluster::sh("nft list chain ip6 host forward"));
         let end = chain.lines().rfind(|line| line.starts_with("\t\t"));
         assert!(end.is_some_and(|rule| rule.contains("reject")), "{chain}");
+    });
+}
+
+#[test]
+fn node_ports_lead_to_pods_of_all_nodes_past_chains_that_drop() {
+    rscni_test::run(|lab| {
+        let mut cluster = Cluster::build(lab);
+        cluster.nodes[0].run(|| cluster::sh(DROPPING));
+        cluster.run();
+        cluster.attach(lab);
+        // As kube-proxy does with nftables.
+        cluster.nodes[0].run(|| {
+            cluster::sh(
+                "nft add table inet ports
+                nft add chain inet ports in '{ type nat hook prerouting priority dstnat; }'
+                nft add chain inet ports out '{ type nat hook postrouting priority srcnat; }'
+                nft add rule inet ports out ct status dnat masquerade",
+            )
+        });
+        let mut port = 30000;
+        for number in 0..3 {
+            for pod in cluster.pod_addresses(number) {
+                port += 1;
+                let (family, node) =
+                    if pod.is_ipv4() { ("ip", "192.168.0.11") } else { ("ip6", "fd00:0:0:a::11") };
+                let server = cluster.pods[number].serve_tcp(8080);
+                let to = std::net::SocketAddr::new(pod, server.port());
+                let rule = format!("tcp dport {port} dnat {family} to {to}");
+                cluster.nodes[0].run(|| cluster::sh(&format!("nft add rule inet ports in {rule}")));
+                let node: std::net::IpAddr = node.parse().unwrap();
+                let answer = cluster.router.tcp(std::net::SocketAddr::new(node, port));
+                answer.assert_by(&server);
+            }
+        }
     });
 }
 
@@ -185,8 +221,9 @@ fn acceptance_is_restored_from_notifications_and_changes_nothing_else() {
         for command in [
             "iptables -F FORWARD; iptables -A FORWARD -i lo -j ACCEPT",
             "nft flush chain inet host forward",
+            "nft flush chain inet rscnid mark_forwarded",
             "nft delete rule ip6 host forward handle $(nft -a list chain ip6 host forward \
-             | sed -n 's/.*rscnid: to.* handle //p')",
+             | sed -n 's/.*rscnid: pods.* handle //p')",
             "iptables -P FORWARD ACCEPT; iptables -P FORWARD DROP",
         ] {
             cluster.nodes[0].run(|| cluster::sh(command));

@@ -2,13 +2,15 @@
 
 use anyhow::{Context, Result};
 
-use super::pods::on_nodes;
-use crate::e2e::kubernetes::cluster::Cluster;
+use super::{pods::on_nodes, ports};
+use crate::e2e::kubernetes::{cluster::Cluster, pods};
 
-/// Pods reach each other if the host drops forwarded packets by default.
+/// Pods are reached, over the ports of all nodes too, if the host drops forwarded packets by
+/// default.
 pub(super) fn dropping(cluster: &Cluster) -> Result<()> {
     set_policies(cluster, "DROP")?;
-    let outcome = on_nodes(cluster);
+    let outcome =
+        on_nodes(cluster).and_then(|()| pods::delete_all()).and_then(|()| ports::run(cluster));
     set_policies(cluster, "ACCEPT")?;
     outcome
 }

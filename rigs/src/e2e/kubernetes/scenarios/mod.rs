@@ -97,7 +97,7 @@ impl Scenario {
             Self::Bandwidth => "bandwidth annotations limit both directions",
             Self::HostNetwork => "pods in the network of their node reach others",
             Self::Dns => "pods resolve names of Services",
-            Self::Policy => "pods reach each other if the host drops forwarded packets",
+            Self::Policy => "pods are reached if the host drops forwarded packets",
             Self::RpFilter => "pods reach each other with a strict rp_filter",
             Self::Daemon => "no packet is lost while rscnid is killed and starts again",
             Self::Restored => "routes, devices and rules that are removed come back",
