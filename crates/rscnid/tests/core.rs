@@ -194,7 +194,8 @@ fn mtu_follows_uplink_and_tunnels() {
 
 #[test]
 fn new_pods_are_ports_of_the_bridge_of_another_network() {
-    let with_bridge = |mtu| Own { bridge: Some(Bridge { name: "cni0".into(), mtu }), ..own() };
+    let bridge = |mtu| Bridge { name: "cni0".into(), mtu, unfiltered: Both::default() };
+    let with_bridge = |mtu| Own { bridge: Some(bridge(mtu)), ..own() };
     for (mtu, expected) in [(1400, 1400), (9000, 1500)] {
         let list = conflist(&with_bridge(mtu), "cbr0", Both::default(), false).unwrap();
         let list: serde_json::Value = serde_json::from_slice(&list).unwrap();

@@ -23,6 +23,9 @@ pub struct Bridge {
     pub name: String,
     /// MTU, which pods must not exceed.
     pub mtu: u32,
+    /// Whether packets between its ports skip netfilter (`bridge-nf-call-iptables`, and
+    /// `-ip6tables`).
+    pub unfiltered: Both<bool>,
 }
 
 impl Bridge {
@@ -36,8 +39,18 @@ impl Bridge {
         let gateways = addresses.iter().filter(|address| is_gateway(pod_cidrs, &address.net));
         let mut links = gateways.filter_map(|it| links.iter().find(|link| link.index == it.index));
         let link = links.find(is_bridge)?;
-        Some(Self { name: link.name.clone(), mtu: link.mtu })
+        Some(Self { name: link.name.clone(), mtu: link.mtu, unfiltered: Both::default() })
     }
+}
+
+/// Whether bridged packets skip netfilter in the namespace of the calling thread. The settings are
+/// missing if the module `br_netfilter` is not loaded.
+pub(super) fn unfiltered() -> Both<bool> {
+    let setting = Both { v4: "bridge-nf-call-iptables", v6: "bridge-nf-call-ip6tables" };
+    Both::each(|family| {
+        let value = fs::read_to_string(format!("/proc/sys/net/bridge/{}", setting.of(family)));
+        value.map_or(true, |value| value.trim() == "0")
+    })
 }
 
 /// Whether an interface with this address is the gateway of all pods of a podCIDR.

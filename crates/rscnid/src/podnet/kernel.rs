@@ -18,6 +18,7 @@ use rscni_linux::{
 use super::{
     Backend, Both, Change, Core, FAMILIES, Key, NodeInfo, Own, State, Value,
     acceptance::{self, Accepted},
+    adoption,
     conflist::OVERHEAD,
     masquerade, node,
 };
@@ -61,7 +62,10 @@ impl Kernel {
     /// VXLAN devices are those from `before`, or else the published ones.
     pub fn own(&mut self, node: &NodeInfo, backend: Backend, before: Option<&Own>) -> Result<Own> {
         let links = self.netlink.links()?;
-        let own = Own::find(node, backend, before, &links, &self.netlink.all_addresses()?);
+        let mut own = Own::find(node, backend, before, &links, &self.netlink.all_addresses()?);
+        if let Some(bridge) = &mut own.bridge {
+            bridge.unfiltered = adoption::unfiltered();
+        }
         let mac = |family: Family| {
             if let Some(tunnel) = node.tunnels.of(family) {
                 return tunnel.mac;

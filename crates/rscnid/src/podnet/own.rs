@@ -90,7 +90,7 @@ impl Own {
         }
     }
 
-    /// Returns what prevents a pod network on this node.
+    /// Returns what prevents the pod network of this node, or a part of it.
     pub fn faults(&self) -> Vec<Reason> {
         if self.pod_cidrs == Both::default() {
             return vec![Reason::NoPodCidrs];
@@ -103,7 +103,15 @@ impl Own {
                     .then_some(Reason::OldUplink(uplink.address)),
             }
         };
-        FAMILIES.into_iter().filter_map(fault).collect()
+        let unfiltered = |bridge: &Bridge| {
+            let is_affected = |family: Family| {
+                *bridge.unfiltered.of(family) && self.pod_cidrs.of(family).is_some()
+            };
+            let any = FAMILIES.into_iter().any(is_affected);
+            any.then(|| Reason::BridgeNotFiltered(bridge.name.clone()))
+        };
+        let bridge = self.bridge.as_ref().and_then(unfiltered);
+        FAMILIES.into_iter().filter_map(fault).chain(bridge).collect()
     }
 
     /// Whether pods of other nodes can be reached over one family, at least.

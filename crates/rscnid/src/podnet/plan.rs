@@ -44,6 +44,8 @@ pub enum Reason {
     NoUplink(Family),
     /// No interface of this node has its `InternalIP`, and a previous one stays in use.
     OldUplink(IpAddr),
+    /// Packets between ports of this bridge skip netfilter.
+    BridgeNotFiltered(String),
     /// The kernel refused a change.
     Refused(String),
     /// The daemon of the Node does not answer over the tunnel.
@@ -70,6 +72,7 @@ impl Reason {
             Self::NoTunnel(_) => "NoTunnel",
             Self::NoPodCidrs => "NoPodCIDRs",
             Self::NoUplink(_) | Self::OldUplink(_) => "NoUplink",
+            Self::BridgeNotFiltered(_) => "BridgeNotFiltered",
             Self::Refused(_) => "RefusedByKernel",
             Self::Unreachable(_) => "Unreachable",
             Self::WrongChecksums(_) => "WrongChecksums",
@@ -115,6 +118,12 @@ impl Display for Reason {
                 f,
                 "no interface has an InternalIP of the Node for {family:?}; pods of other nodes \
                  cannot be reached over it"
+            ),
+            Self::BridgeNotFiltered(bridge) => write!(
+                f,
+                "packets between ports of {bridge} skip netfilter, so that pods do not reach \
+                 Services with a pod on the same node; load br_netfilter, and set \
+                 net.bridge.bridge-nf-call-iptables and bridge-nf-call-ip6tables to 1"
             ),
             Self::Unreachable(endpoint) => write!(
                 f,

@@ -312,6 +312,17 @@ fn bridge_and_network_name_of_another_pod_network_are_adopted() {
         assert_eq!(list["plugins"][0]["bridge"], "cni0");
         assert_eq!(list["plugins"][0]["mtu"], 1400);
         assert_connected(&cluster);
+        // Answers between ports of the bridge have to pass netfilter.
+        for (value, problems) in [("0", &["BridgeNotFiltered"][..]), ("1", &[])] {
+            for family in ["ip", "ip6"] {
+                let file = format!("/proc/sys/net/bridge/bridge-nf-call-{family}tables");
+                cluster.nodes[0].run(|| std::fs::write(file, value)).unwrap();
+            }
+            let daemon = cluster.restart(0);
+            let names: Vec<_> = daemon.problems().map(|problem| problem.reason.name()).collect();
+            assert_eq!(names, problems);
+            assert!(!daemon.condition().unwrap().is_unavailable);
+        }
         // Without the bridge, pods need none. The name stays, also for the next daemon.
         ip(&cluster.nodes[0], "link del cni0");
         cluster.notice(0);

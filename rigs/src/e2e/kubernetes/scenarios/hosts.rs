@@ -2,7 +2,7 @@
 
 use anyhow::{Context, Result};
 
-use super::{pods::on_nodes, ports};
+use super::{pods::on_nodes, ports, services};
 use crate::e2e::kubernetes::{cluster::Cluster, pods};
 
 /// Pods are reached, over the ports of all nodes too, if the host drops forwarded packets by
@@ -26,19 +26,30 @@ fn set_policies(cluster: &Cluster, policy: &str) -> Result<()> {
 
 /// Pods reach each other if the host drops packets whose source it would reach by another link.
 pub(super) fn strict(cluster: &Cluster) -> Result<()> {
-    set_filter(cluster, 1)?;
+    const RP_FILTER: &str = "ipv4/conf/*/rp_filter";
+    set(cluster, RP_FILTER, 1)?;
     let outcome = on_nodes(cluster);
-    set_filter(cluster, 0)?;
+    set(cluster, RP_FILTER, 0)?;
     outcome
 }
 
-fn set_filter(cluster: &Cluster, value: u8) -> Result<()> {
+/// Pods reach Services with pods on the same node if bridged packets skip netfilter, as they do
+/// without br_netfilter.
+pub(super) fn unfiltered(cluster: &Cluster) -> Result<()> {
+    const BRIDGES: &str = "bridge/bridge-nf-call-ip*tables";
+    set(cluster, BRIDGES, 0)?;
+    let outcome = services::run(cluster);
+    set(cluster, BRIDGES, 1)?;
+    outcome
+}
+
+/// Sets sysctls below `net` on all nodes.
+fn set(cluster: &Cluster, files: &str, value: u8) -> Result<()> {
     for node in cluster.nodes() {
-        let script = format!(
-            "for file in /proc/sys/net/ipv4/conf/*/rp_filter; do echo {value} > $file; done"
-        );
+        let script = format!("for file in /proc/sys/net/{files}; do echo {value} > $file; done");
         let mut shell = node.command("sh");
-        xtask::program::capture(shell.args(["-c", &script])).context("set rp_filter")?;
+        xtask::program::capture(shell.args(["-ec", &script]))
+            .with_context(|| format!("set {files}"))?;
     }
     Ok(())
 }

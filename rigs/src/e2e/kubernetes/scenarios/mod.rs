@@ -54,6 +54,8 @@ pub(super) enum Scenario {
     Policy,
     /// hosts with a strict `rp_filter`
     RpFilter,
+    /// hosts whose bridged packets skip netfilter
+    BrNetfilter,
     /// the daemon killed while packets pass
     Daemon,
     /// objects of the daemon that other programs remove
@@ -99,6 +101,7 @@ impl Scenario {
             Self::Dns => "pods resolve names of Services",
             Self::Policy => "pods are reached if the host drops forwarded packets",
             Self::RpFilter => "pods reach each other with a strict rp_filter",
+            Self::BrNetfilter => "pods reach Services without br_netfilter",
             Self::Daemon => "no packet is lost while rscnid is killed and starts again",
             Self::Restored => "routes, devices and rules that are removed come back",
             Self::ApiServer => "pods keep their network without the API server",
@@ -129,6 +132,7 @@ impl Scenario {
             Self::Dns => dns::run(cluster),
             Self::Policy => hosts::dropping(cluster),
             Self::RpFilter => hosts::strict(cluster),
+            Self::BrNetfilter => hosts::unfiltered(cluster),
             Self::Daemon => daemon::killed(cluster),
             Self::Restored => daemon::restored(cluster),
             Self::ApiServer => daemon::without_api_server(cluster),
