@@ -358,6 +358,25 @@ fn batch_error_names_the_refused_request_and_the_socket_stays_usable() {
 }
 
 #[test]
+fn batch_ends_if_the_kernel_drops_answers() {
+    private_network(|| {
+        let mut nl = Netlink::open().unwrap();
+        nl.set_link(1, &up()).unwrap();
+        let address = net("192.0.2.1/32");
+        nl.add_address(1, address, NODAD).unwrap();
+        // More refusals than the receive buffer has room for, and the last answer is none.
+        let mut batch = nl.batch();
+        for _ in 0..1000 {
+            batch.add_address(1, address, NODAD);
+        }
+        batch.add_address(1, net("192.0.2.2/32"), NODAD);
+        assert!(batch.commit().unwrap_err().is_exists());
+        let addresses = nl.addresses(1).unwrap();
+        assert!(addresses.iter().any(|it| it.net == net("192.0.2.2/32")), "{addresses:?}");
+    });
+}
+
+#[test]
 fn large_answer_arrives_complete() {
     private_network(|| {
         let mut nl = Netlink::open().unwrap();

@@ -425,6 +425,26 @@ fn rules_are_found_by_comment_and_deleted_by_handle() {
     });
 }
 
+#[test]
+fn transaction_ends_if_the_kernel_drops_answers() {
+    private_network(|| {
+        let mut nft = Nft::open().unwrap();
+        let none = Table::new(Family::Ip, "none");
+        // More refusals than the receive buffer has room for.
+        let mut tx = nft.transaction();
+        for host in 0..1000_u32 {
+            tx.destroy_element(&none, "hosts", &Element::new(Ipv4Addr::from(0x0a00_0000 + host)));
+        }
+        tx.commit().unwrap();
+        let mut tx = nft.transaction();
+        for host in 0..1000_u32 {
+            tx.add_element(&none, "hosts", &Element::new(Ipv4Addr::from(0x0a00_0000 + host)));
+        }
+        assert!(tx.commit().unwrap_err().is_not_found());
+        assert_eq!(nft.tables().unwrap(), []);
+    });
+}
+
 /// Deletes existing and missing objects in one transaction; the missing ones are no errors.
 fn destroy_everything(nft: &mut Nft) {
     // User-Mode Linux, whose kernel is older than 6.3, supports this family.

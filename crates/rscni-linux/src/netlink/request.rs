@@ -11,7 +11,7 @@ use super::{
     AddressFlags, BridgePort, LinkChange, Netlink, NewAddress, Route, Rule, Vlan, VlanOwner,
     action::Action,
     message::{Message, NLM_F_ACK},
-    socket::Answer,
+    socket::{Answer, Refusal},
     tc::{Handle, HtbClass, Qdisc, U32},
 };
 use crate::{Error, MacAddr, Result};
@@ -44,8 +44,21 @@ impl Netlink {
     ///
     /// The first refusal, naming its request.
     pub fn run_all(&mut self, requests: &[Request]) -> Result<()> {
+        match self.run_each(requests)?.into_iter().next() {
+            Some((_, refusal)) => Err(refusal),
+            None => Ok(()),
+        }
+    }
+
+    /// As [`run_all`](Self::run_all), but returns the positions of all refused requests.
+    ///
+    /// # Errors
+    ///
+    /// If it is not known which requests were refused: the kernel drops answers if the receive
+    /// buffer has no room for them.
+    pub fn run_each(&mut self, requests: &[Request]) -> Result<Vec<(usize, Error)>> {
         let Some(end) = requests.len().checked_sub(1) else {
-            return Ok(());
+            return Ok(Vec::new());
         };
         let mut first = None;
         let mut last = 0;
@@ -57,24 +70,24 @@ impl Netlink {
             first.get_or_insert(last);
         }
         let first = first.unwrap_or(last);
-        let mut refused = None;
+        let mut refused = Vec::new();
         let outcome = self.socket.send().and_then(|()| {
             self.socket.receive(first, last, |sequence, _, answer| {
                 if let Answer::Refused(refusal) = answer {
-                    refused.get_or_insert((sequence, refusal));
+                    refused.push((sequence.wrapping_sub(first) as usize, refusal));
                 }
                 if sequence == last { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
             })
         });
-        if let Err(error) = outcome {
-            return Err(Error::io(self.render(&requests[0].action), error));
-        }
-        match refused {
-            None => Ok(()),
-            Some((sequence, refusal)) => {
-                let request = &requests[sequence.wrapping_sub(first) as usize];
-                Err(refusal.into_error(self.render(&request.action)))
-            }
+        let mut refused = refused.into_iter().map(|(position, refusal): (usize, Refusal)| {
+            (position, refusal.into_error(self.render(&requests[position].action)))
+        });
+        match outcome {
+            Ok(()) => Ok(refused.collect()),
+            Err(error) => Err(match refused.next() {
+                Some((_, refusal)) => refusal,
+                None => Error::io(self.render(&requests[0].action), error),
+            }),
         }
     }
 

@@ -159,12 +159,20 @@ impl Socket {
     ///
     /// The kernel processes a request while it is sent, so a receive error, such as a lack of
     /// memory, does not mean that the request failed. Receiving is retried; the error is returned
-    /// only if no answer is waiting.
-    fn receive_datagram(&mut self) -> io::Result<usize> {
+    /// only if no answer is waiting. The awaited answer may be lost, so after an error, whose
+    /// number is kept in `failed`, this does not wait for one.
+    fn receive_datagram(&mut self, failed: &mut Option<i32>) -> io::Result<usize> {
         // With `MSG_TRUNC` the kernel returns the true length.
-        let received = retry(|| self.raw.recv(&mut self.incoming, MSG_TRUNC));
-        let again = |_| retry(|| self.raw.recv(&mut self.incoming, MSG_TRUNC | MSG_DONTWAIT)).ok();
-        received.or_else(|error| (0..RECEIVE_ATTEMPTS).find_map(again).ok_or(error))
+        let mut receive = |flags| retry(|| self.raw.recv(&mut self.incoming, MSG_TRUNC | flags));
+        let errno = match *failed {
+            Some(errno) => errno,
+            None => match receive(0) {
+                Ok(length) => return Ok(length),
+                Err(error) => *failed.insert(error.raw_os_error().unwrap_or_default()),
+            },
+        };
+        let received = (0..RECEIVE_ATTEMPTS).find_map(|_| receive(MSG_DONTWAIT).ok());
+        received.ok_or_else(|| io::Error::from_raw_os_error(errno))
     }
 
     /// Passes the answers to the messages `first..=last`, with the sequence number they answer, to
@@ -176,9 +184,10 @@ impl Socket {
         mut handle: impl FnMut(u32, u16, Answer<'_>) -> ControlFlow<B>,
     ) -> io::Result<B> {
         let span = last.wrapping_sub(first);
+        let mut failed = None;
         loop {
             self.incoming.clear();
-            let length = self.receive_datagram()?;
+            let length = self.receive_datagram(&mut failed)?;
             if length > self.incoming.len() {
                 return Err(invalid_data("message longer than the buffer"));
             }

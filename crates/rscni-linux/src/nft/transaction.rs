@@ -207,32 +207,31 @@ impl<'a> Transaction<'a> {
         // By position: the kernel may restart the transaction and report again.
         let mut refusals: BTreeMap<usize, Refusal> = BTreeMap::new();
         let mut all = None;
-        socket
-            .send()
-            .and_then(|()| {
-                socket.receive(begin, end, |sequence, _, answer| {
-                    let refusal = match answer {
-                        Answer::Refused(refusal) => Some(refusal),
-                        Answer::Ack if sequence == last => None,
-                        _ => return ControlFlow::Continue(()),
-                    };
-                    let done = sequence == begin || sequence == end || sequence == last;
-                    if let Some(refusal) = refusal {
-                        if (begin + 1..=last).contains(&sequence) {
-                            let position = (sequence - begin - 1) as usize;
-                            refusals.entry(position).or_insert(refusal);
-                        } else {
-                            all.get_or_insert(refusal);
-                        }
+        let outcome = socket.send().and_then(|()| {
+            socket.receive(begin, end, |sequence, _, answer| {
+                let refusal = match answer {
+                    Answer::Refused(refusal) => Some(refusal),
+                    Answer::Ack if sequence == last => None,
+                    _ => return ControlFlow::Continue(()),
+                };
+                let done = sequence == begin || sequence == end || sequence == last;
+                if let Some(refusal) = refusal {
+                    if (begin + 1..=last).contains(&sequence) {
+                        let position = (sequence - begin - 1) as usize;
+                        refusals.entry(position).or_insert(refusal);
+                    } else {
+                        all.get_or_insert(refusal);
                     }
-                    if done { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
-                })
+                }
+                if done { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
             })
-            .map_err(|error| Error::io(whole(), error))?;
-        match all {
-            Some(refusal) => Err(refusal.into_error(whole())),
-            None if refusals.is_empty() => Ok(Outcome::Committed),
-            None => Ok(Outcome::Refused(refusals)),
+        });
+        match (all, outcome) {
+            (Some(refusal), _) => Err(refusal.into_error(whole())),
+            // The kernel drops answers if there are too many refusals.
+            _ if !refusals.is_empty() => Ok(Outcome::Refused(refusals)),
+            (None, Err(error)) => Err(Error::io(whole(), error)),
+            (None, Ok(())) => Ok(Outcome::Committed),
         }
     }
 }
