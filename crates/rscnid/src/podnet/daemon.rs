@@ -7,10 +7,11 @@ use rscni_linux::{Monitor, Result};
 use tracing::{info, warn};
 
 use super::{
-    Backend, Both, Change, Core, Key, NodeInfo, Problem, Reason, Tunnel, acceptance, adoption,
+    Backend, Both, Change, Core, Key, NodeInfo, Problem, Reason, State, Tunnel, acceptance,
+    adoption,
     conflist::conflist,
     difference,
-    kernel::Kernel,
+    kernel::{Kernel, Prepared},
     list_file::ListFile,
     node,
     prober::Prober,
@@ -174,7 +175,7 @@ impl Daemon {
         let names: Vec<String> = nodes.iter().map(|node| node.name.clone()).collect();
         let changes = core.replace(nodes, &state);
         self.prober.follow(core, &changes, names.iter().map(String::as_str));
-        self.sync()
+        self.sync_from(Some(state))
     }
 
     /// Takes a new or changed Node.
@@ -374,15 +375,23 @@ impl Daemon {
 
     /// Brings the kernel into the desired state and writes the network list.
     fn sync(&mut self) -> io::Result<()> {
+        self.sync_from(None)
+    }
+
+    /// As [`sync`](Self::sync), with the state that was read before if it is known.
+    fn sync_from(&mut self, state: Option<State>) -> io::Result<()> {
         let Some(core) = &self.core else { return Ok(()) };
         self.counts.syncs += 1;
         self.own_changed = true;
         // Without a device, plain routes work.
-        let missing = self.kernel.prepare_devices(core);
+        let Prepared { missing, changed } = self.kernel.prepare_devices(core);
         self.kernel.prepare(core).map_err(other)?;
         // The ports exist since the first request.
         self.kernel.hide_from(&mut self.links, &mut self.tables).map_err(other)?;
-        let state = self.kernel.read(core.own()).map_err(other)?;
+        let state = match state.filter(|_| !changed) {
+            Some(state) => state,
+            None => self.kernel.read(core.own()).map_err(other)?,
+        };
         let changes = difference(&state, core.desired());
         self.accept_forwarded()?;
         self.refused.clear();

@@ -31,8 +31,8 @@ pub const DEVICES: Both<&str> = Both { v4: "flannel.1", v6: "flannel-v6.1" };
 pub(super) const PORT: u16 = 8472;
 pub(super) const TABLE_MAIN: u32 = 254;
 const PROTOCOL_KERNEL: u8 = 2;
-/// Requests in one send; the kernel limits its length.
-const AT_ONCE: usize = 1000;
+/// Requests in one send. The receive buffer has room for this many refusals.
+const AT_ONCE: usize = 200;
 
 /// The kernel of this node, in the namespace of the thread that opened it.
 #[derive(Debug)]
@@ -43,6 +43,15 @@ pub struct Kernel {
     devices: Both<Option<u32>>,
     /// Routes that are ours in the kernel, so that they may be replaced.
     routes: BTreeSet<Key>,
+}
+
+/// The VXLAN devices after they were prepared.
+#[derive(Debug, Default)]
+pub struct Prepared {
+    /// Why some are missing, as messages.
+    pub missing: Vec<String>,
+    /// Whether any was created or changed, so that it may have lost entries and routes.
+    pub changed: bool,
 }
 
 impl Kernel {
@@ -82,13 +91,22 @@ impl Kernel {
         masquerade::prepare(&mut self.nft, core.own())
     }
 
-    /// Creates the VXLAN devices that the core needs, and returns what failed.
-    pub fn prepare_devices(&mut self, core: &Core) -> Vec<String> {
+    /// Creates the VXLAN devices that the core needs.
+    pub fn prepare_devices(&mut self, core: &Core) -> Prepared {
         let needs_device = |family: &Family| {
             core.own().pod_cidrs.of(*family).is_some() && core.needs_tunnel(*family)
         };
-        let prepare = |family| self.prepare_device(core.own(), family).err();
-        FAMILIES.into_iter().filter(needs_device).filter_map(prepare).collect()
+        let mut prepared = Prepared::default();
+        for family in FAMILIES.into_iter().filter(needs_device) {
+            match self.prepare_device(core.own(), family) {
+                Ok(changed) => prepared.changed |= changed,
+                Err(message) => {
+                    prepared.missing.push(message);
+                    prepared.changed = true;
+                }
+            }
+        }
+        prepared
     }
 
     /// Accepts forwarded packets of pods in the chains that drop them.
@@ -96,9 +114,10 @@ impl Kernel {
         acceptance::accept(&mut self.nft, own)
     }
 
-    fn prepare_device(&mut self, own: &Own, family: Family) -> std::result::Result<(), String> {
+    /// Returns whether it changed something.
+    fn prepare_device(&mut self, own: &Own, family: Family) -> std::result::Result<bool, String> {
         let (Some(uplink), Some(net)) = (own.uplinks.of(family), own.pod_cidrs.of(family)) else {
-            return Ok(());
+            return Ok(false);
         };
         let wanted = Vxlan {
             name: (*DEVICES.of(family)).to_owned(),
@@ -111,8 +130,9 @@ impl Kernel {
         };
         let message = |error: rscni_linux::Error| error.to_string();
         let found = self.netlink.find_link(&wanted.name).map_err(message)?;
+        let fits = found.as_ref().is_some_and(|link| fits(link, &wanted));
         let link = match found {
-            Some(link) if fits(&link, &wanted) => link,
+            Some(link) if fits => link,
             Some(other) if other.vxlan.is_none() => {
                 return Err(format!("{} is not a VXLAN device; rename or remove it", wanted.name));
             }
@@ -133,7 +153,8 @@ impl Kernel {
             mac: wanted.mac.filter(|mac| Some(*mac) != link.mac),
             ..LinkChange::default()
         };
-        if change.up.is_some() || change.mtu.is_some() || change.mac.is_some() {
+        let differs = change.up.is_some() || change.mtu.is_some() || change.mac.is_some();
+        if differs {
             self.netlink.set_link(link.index, &change).map_err(message)?;
         }
         // As flannel: the network address of the podCIDR is the gateway for other nodes.
@@ -143,7 +164,7 @@ impl Kernel {
             Err(error) if !error.is_exists() => return Err(error.to_string()),
             _ => *self.devices.of_mut(family) = Some(link.index),
         }
-        Ok(())
+        Ok(!fits || differs)
     }
 
     /// Reads our objects.
@@ -212,14 +233,17 @@ impl Kernel {
             let request = |change| Some((change, self.request(own, change)?));
             let (sent, requests): (Vec<&Change>, Vec<Request>) =
                 some.iter().filter_map(request).unzip();
-            if self.netlink.run_all(&requests).is_err() {
-                // Requests after a refused one were carried out; those that can be are repeated.
-                for change in sent {
+            // Requests after a refused one were carried out; those that can be are repeated.
+            let refused = self.netlink.run_each(&requests);
+            let is_refused = |position: usize| match &refused {
+                Ok(refused) => refused.iter().any(|(refused, _)| *refused == position),
+                Err(_) => true,
+            };
+            for (position, change) in sent.into_iter().enumerate() {
+                if is_refused(position) {
                     let failure = self.apply_one(own, change);
                     failures.extend(failure.map(|failure| (change.key(), failure)));
-                }
-            } else {
-                for change in sent {
+                } else {
                     self.record(change);
                 }
             }

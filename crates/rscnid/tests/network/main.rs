@@ -139,6 +139,24 @@ fn foreign_route_is_reported_and_kept() {
     });
 }
 
+#[test]
+fn more_foreign_routes_than_the_receive_buffer_has_room_for_are_reported() {
+    const NODES: std::ops::Range<usize> = 3..600;
+    rscni_test::run(|lab| {
+        let cluster = Cluster::build(lab);
+        let objects: Vec<NodeInfo> = (0..NODES.end).map(cluster::node).collect();
+        for object in &objects[NODES] {
+            let net = object.pod_cidrs.v4.unwrap();
+            ip(&cluster.nodes[0], &format!("route add {net} via 192.168.0.1"));
+        }
+        let daemon = cluster.nodes[0].run(|| cluster::synchronize(lab.dir(), 0, objects));
+        let refused = daemon.problems().filter(|it| it.reason.name() == "RefusedByKernel").count();
+        assert_eq!(refused, NODES.len());
+        let routes = ip(&cluster.nodes[0], "-6 route show proto 82");
+        assert!(routes.lines().count() >= NODES.len(), "{routes}");
+    });
+}
+
 /// Chains of a host that drop forwarded packets: by policy, and by their last rule.
 const DROPPING: &str = "
     iptables -P FORWARD DROP
