@@ -36,6 +36,29 @@ pub(super) fn replaced_list(cluster: &Cluster) -> Result<()> {
     pods[2].reaches(&pods[0])
 }
 
+/// After the clock was set, files of a pod that runs are decades older or newer than the present.
+/// Nothing of it is removed, and everything that another pod left.
+pub(super) fn set_clock(cluster: &Cluster) -> Result<()> {
+    let (node, other) = (cluster.node(0), cluster.node(1));
+    let pods = pods::start(&[("stays", node), ("leaves", node), ("far", other)])?;
+    let leaves = || delete(&pods[1]).and_then(|()| forget(node, &pods[1]));
+    with_list(node, &other_list(&[]), leaves)?;
+    ensure!(!traces(node, &pods[1])?.is_empty(), "DEL with another list left nothing");
+    let before = traces(node, &pods[0])?;
+    for year in [2100, 2001] {
+        node.run(&format!(
+            "find /var/lib/cni /run/containerd/containerd.sock -exec touch -d {year}-01-01 {{}} +"
+        ))?;
+        let report = collect(node, "")?;
+        let after = traces(node, &pods[0])?;
+        ensure!(after == before, "{before:?} became {after:?} in {year}; the report:\n{report}");
+        pods[0].reaches(&pods[2])?;
+    }
+    let left = traces(node, &pods[1])?;
+    ensure!(left.is_empty(), "still there: {left:?}");
+    Ok(())
+}
+
 /// Pods that are deleted by force while kubelet of their node does not run keep their network until
 /// it has stopped them.
 pub(super) fn drained(cluster: &mut Cluster) -> Result<()> {

@@ -34,7 +34,7 @@ pub(super) fn strict(cluster: &Cluster) -> Result<()> {
 }
 
 /// Pods reach Services with pods on the same node if bridged packets skip netfilter, as they do
-/// without br_netfilter.
+/// without `br_netfilter`.
 pub(super) fn unfiltered(cluster: &Cluster) -> Result<()> {
     const BRIDGES: &str = "bridge/bridge-nf-call-ip*tables";
     set(cluster, BRIDGES, 0)?;

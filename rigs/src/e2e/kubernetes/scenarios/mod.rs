@@ -70,6 +70,8 @@ pub(super) enum Scenario {
     Privileges,
     /// a network list that is replaced while a pod runs
     Garbage,
+    /// files of pods that seem decades old, or new
+    Clock,
     /// pods deleted by force while kubelet does not run
     Drained,
     /// a network namespace that is gone before DEL
@@ -109,6 +111,7 @@ impl Scenario {
             Self::Returning => "a deleted Node is forgotten, and reached once it is back",
             Self::Privileges => "each privilege of the daemon is needed",
             Self::Garbage => "what a pod leaves of a replaced network is collected",
+            Self::Clock => "the garbage collection does not depend on the clock",
             Self::Drained => "pods deleted by force keep their network until they stop",
             Self::LostNamespace => "a pod without network namespace leaves nothing",
             Self::GoPlugins => "rscni-gc.yaml collects what the Go plugins left",
@@ -140,6 +143,7 @@ impl Scenario {
             Self::Returning => nodes::returning(cluster),
             Self::Privileges => privileges::run(cluster),
             Self::Garbage => garbage::replaced_list(cluster),
+            Self::Clock => garbage::set_clock(cluster),
             Self::Drained => garbage::drained(cluster),
             Self::LostNamespace => garbage::lost_namespace(cluster),
             Self::GoPlugins => garbage::of_go_plugins(cluster),
