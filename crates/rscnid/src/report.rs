@@ -2,7 +2,8 @@
 //!
 //! A problem is reported once, after it has lasted for a while: a new Node has problems until it
 //! has published its tunnel. Reports about one Node keep an interval, so that a Node that changes
-//! all the time cannot flood the API server.
+//! all the time cannot flood the API server. If many Nodes have problems at once, as when this node
+//! reaches none of them, most are in a summary.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -16,6 +17,9 @@ use crate::podnet::Reason;
 const LASTING: Duration = Duration::from_secs(10);
 /// The pause between reports about one Node.
 const INTERVAL: Duration = Duration::from_secs(300);
+/// Reports that may be sent at once, and the time until there may be one more.
+const AT_ONCE: u32 = 20;
+const ONE_MORE: Duration = Duration::from_secs(30);
 
 /// The condition `NetworkUnavailable` of this Node.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -66,7 +70,10 @@ impl Report {
 /// The problems that were or will be reported. Times are since any fixed moment.
 #[derive(Debug)]
 pub struct Reports {
+    own: String,
     lasting: Duration,
+    /// When all reports are allowed again. The number that is allowed now follows from it.
+    all_allowed: Duration,
     nodes: BTreeMap<String, Entry>,
     /// When the next report about a Node is due.
     due: BTreeSet<(Duration, String)>,
@@ -99,7 +106,9 @@ impl Reports {
         own.hash(&mut hasher);
         let spread = Duration::from_millis(hasher.finish() % 10_000);
         Self {
+            own: own.to_owned(),
             lasting: LASTING + spread,
+            all_allowed: Duration::ZERO,
             nodes: BTreeMap::new(),
             due: BTreeSet::new(),
             forgotten: BTreeSet::new(),
@@ -127,17 +136,55 @@ impl Reports {
             self.keep(name, entry, now);
         }
         let mut reports = Vec::new();
-        while let Some(name) = pop_until(&mut self.due, now) {
+        let allowed = self.allowed(now);
+        while allowed > 0
+            && let Some(name) = pop_until(&mut self.due, now)
+        {
             let Some(mut entry) = self.nodes.remove(&name) else { continue };
             reports.push(entry.report(&name));
             entry.last = Some(now);
             entry.reported.clone_from(&entry.present);
             self.keep(name, entry, now);
         }
+        let reports = self.summarize(reports, allowed);
+        if !reports.is_empty() {
+            let count = u32::try_from(reports.len()).unwrap_or(u32::MAX);
+            self.all_allowed = self.all_allowed.max(now) + ONE_MORE * count;
+        }
         while let Some(name) = pop_until(&mut self.forgotten, now) {
             if let Some(entry) = self.nodes.remove(&name) {
                 self.keep(name, entry, now);
             }
+        }
+        reports
+    }
+
+    /// Returns the number of reports that may be sent.
+    fn allowed(&self, now: Duration) -> u32 {
+        let missing = self.all_allowed.saturating_sub(now).as_nanos().div_ceil(ONE_MORE.as_nanos());
+        AT_ONCE.saturating_sub(u32::try_from(missing).unwrap_or(u32::MAX))
+    }
+
+    /// Puts the reports that are too many into a summary.
+    fn summarize(&self, mut reports: Vec<Report>, allowed: u32) -> Vec<Report> {
+        let allowed = allowed as usize;
+        if reports.len() <= allowed {
+            return reports;
+        }
+        reports.sort_by_key(|report| report.node != self.own);
+        let (solved, present): (Vec<_>, Vec<_>) = reports
+            .split_off(allowed.saturating_sub(1))
+            .into_iter()
+            .partition(|report| report.solved);
+        for mut rest in [present, solved] {
+            let count = rest.len();
+            let Some(mut report) = rest.pop() else { continue };
+            if count > 1 {
+                report.message =
+                    format!("{count} Nodes, such as {}: {}", report.node, report.message);
+                report.node.clone_from(&self.own);
+            }
+            reports.push(report);
         }
         reports
     }
@@ -157,7 +204,8 @@ impl Reports {
 
     /// Returns how long it takes until a report is due if nothing changes, or `None` for ever.
     pub fn wait(&self, now: Duration) -> Option<Duration> {
-        self.due.first().map(|(due, _)| due.saturating_sub(now))
+        let allowed = self.all_allowed.saturating_sub(ONE_MORE * (AT_ONCE - 1));
+        self.due.first().map(|(due, _)| allowed.max(*due).saturating_sub(now))
     }
 }
 
@@ -248,6 +296,41 @@ mod tests {
         assert_eq!(reports.update(of_a(&[]), seconds(21)), []);
         assert_eq!(reports.update(of_a(&["bad"]), seconds(25)), []);
         assert_eq!(reports.wait(seconds(25)), None);
+    }
+
+    #[test]
+    fn problems_of_many_nodes_are_summarized() {
+        let mut reports = Reports::new("own");
+        let all = |range: std::ops::Range<usize>, text: &'static str| {
+            let reasons = || (!text.is_empty()).then(|| Reason::Fault(text.to_owned()));
+            range.map(move |number| (format!("n{number}"), reasons().into_iter().collect()))
+        };
+        let mut own = of_a(&["mine"]);
+        own[0].0 = "own".to_owned();
+        reports.update(all(0..5000, "bad").chain(own), seconds(0));
+        let due = reports.update([], seconds(20));
+        assert_eq!(due.len(), AT_ONCE as usize);
+        assert!(due[0].node == "own" && due[0].message == "mine", "{:?}", due[0]);
+        let last = due.last().unwrap();
+        assert!(
+            last.node == "own" && last.message.starts_with("4982 Nodes, such as n"),
+            "{last:?}"
+        );
+        assert!(last.message.ends_with(": bad"), "{last:?}");
+        // Later ones wait, and share the next report.
+        reports.update(all(5000..5100, "bad"), seconds(20));
+        assert_eq!(reports.update([], seconds(40)), []);
+        assert_eq!(reports.wait(seconds(40)), Some(seconds(10)));
+        let due = reports.update([], seconds(50));
+        assert!(due[0].message.starts_with("100 Nodes, such as "), "{due:?}");
+        assert_eq!(due.len(), 1);
+        // Solutions too.
+        reports.update(all(0..5100, ""), seconds(10_000));
+        let due = reports.update([], seconds(10_020));
+        assert_eq!(due.len(), AT_ONCE as usize);
+        let last = due.last().unwrap();
+        assert!(last.solved && last.message.contains(": solved: bad"), "{last:?}");
+        assert!(last.message.starts_with("5081 Nodes, such as n"), "{last:?}");
     }
 
     #[test]
