@@ -12,11 +12,14 @@ use std::fs;
 
 use rscni_linux::{
     Result,
-    nft::{BaseChain, CtState, Field, Hook, Nft, Policy, Rule, RuleInfo, Verdict},
+    nft::{
+        self, BaseChain, CtState, Field, Hook, Nft, Policy, Rule, RuleInfo, Table, Transaction,
+        Verdict,
+    },
 };
 
 use super::{
-    Both, FAMILIES, Own,
+    FAMILIES, Own,
     masquerade::{self, DESTINATION, PODS, SOURCE},
 };
 
@@ -49,53 +52,96 @@ pub(super) fn is_ours(comment: &str) -> bool {
     comment.starts_with(COMMENT)
 }
 
+/// A chain of another program at the hook.
+struct Chain {
+    table: Table,
+    name: String,
+    rules: Vec<RuleInfo>,
+    /// The position of its last rule, if that drops everything.
+    last: Option<usize>,
+    drops: bool,
+}
+
 /// Adds the missing rules to all chains that drop, and removes outdated ones.
 pub(super) fn accept(nft: &mut Nft, own: &Own) -> Result<Accepted> {
-    let mut accepted = Accepted::default();
-    if own.pod_cidrs == Both::default() {
-        return Ok(accepted);
+    let chains = chains(nft, own)?;
+    let is_needed = chains.iter().any(|chain| chain.drops);
+    if is_needed {
+        // Before any rule depends on the mark.
+        mark(nft, own)?;
     }
-    let mut any_drops = false;
+    let mut accepted = Accepted::default();
+    for chain in chains.iter().filter(|chain| !chain.is_right()) {
+        match chain.mend(nft) {
+            Ok(()) => accepted.changed += 1,
+            Err(error) => accepted.failures.push(format!(
+                "chain {} of nftables table {} drops packets of pods, and cannot be changed: \
+                 {error}",
+                chain.name, chain.table
+            )),
+        }
+    }
+    if !is_needed {
+        let mut transaction = nft.transaction();
+        remove_marks(&mut transaction);
+        transaction.commit()?;
+    }
+    Ok(accepted)
+}
+
+/// Returns the chains that packets of pods may pass.
+fn chains(nft: &mut Nft, own: &Own) -> Result<Vec<Chain>> {
+    let [v4, v6] = FAMILIES.map(|family| own.pod_cidrs.of(family).is_some());
+    let mut chains = Vec::new();
     for (table, chain) in nft.base_chains(Hook::Forward)? {
-        if [masquerade::TABLE, PLUGINS].contains(&&*table.name) {
+        let has_pods = match table.family {
+            nft::Family::Inet => v4 || v6,
+            nft::Family::Ip => v4,
+            nft::Family::Ip6 => v6,
+            _ => false,
+        };
+        if !has_pods || [masquerade::TABLE, PLUGINS].contains(&&*table.name) {
             continue;
         }
         let rules = nft.rules(&table, &chain.name)?;
         let last = rules.iter().rposition(|rule| !is_one_of_ours(rule));
         let last = last.filter(|last| drops_everything(&rules[*last]));
         let drops = chain.policy == Some(Policy::Drop) || last.is_some();
-        any_drops |= drops;
-        let ours = || rules.iter().enumerate().filter(|(_, rule)| is_one_of_ours(rule));
-        let is_before = |position: usize| last.is_none_or(|last| position < last);
-        let is_right = ours().all(|(position, _)| is_before(position))
-            && ours().map(|(_, rule)| rule.comment.as_deref()).eq(drops.then_some(Some(ACCEPTED)));
-        if is_right {
-            continue;
-        }
+        chains.push(Chain { table, name: chain.name, rules, last, drops });
+    }
+    Ok(chains)
+}
+
+impl Chain {
+    /// The rules that are ours, with their positions.
+    fn ours(&self) -> impl Iterator<Item = (usize, &RuleInfo)> {
+        self.rules.iter().enumerate().filter(|(_, rule)| is_one_of_ours(rule))
+    }
+
+    fn is_right(&self) -> bool {
+        let is_before = |position: usize| self.last.is_none_or(|last| position < last);
+        let comments = self.ours().map(|(_, rule)| rule.comment.as_deref());
+        self.ours().all(|(position, _)| is_before(position))
+            && comments.eq(self.drops.then_some(Some(ACCEPTED)))
+    }
+
+    fn mend(&self, nft: &mut Nft) -> Result<()> {
         let mut transaction = nft.transaction();
-        for (_, rule) in ours() {
-            transaction.destroy_rule(&table, &chain.name, rule.handle);
+        for (_, rule) in self.ours() {
+            transaction.destroy_rule(&self.table, &self.name, rule.handle);
         }
-        let before = last.map(|last| rules[last].handle);
-        if drops {
+        if self.drops {
             let rule = Rule::new().masked(Field::Mark, MARK, MARK).counter().accept();
             let rule = rule.comment(ACCEPTED);
-            match before {
-                Some(_) => transaction.insert_rule(&table, &chain.name, &rule, before),
-                None => transaction.add_rule(&table, &chain.name, &rule),
+            match self.last.map(|last| self.rules[last].handle) {
+                Some(before) => {
+                    transaction.insert_rule(&self.table, &self.name, &rule, Some(before))
+                }
+                None => transaction.add_rule(&self.table, &self.name, &rule),
             };
         }
-        match transaction.commit() {
-            Ok(()) => accepted.changed += 1,
-            Err(error) => accepted.failures.push(format!(
-                "chain {} of nftables table {table} drops packets of pods, and cannot be changed: \
-                 {error}",
-                chain.name
-            )),
-        }
+        transaction.commit()
     }
-    mark(nft, own, any_drops)?;
-    Ok(accepted)
 }
 
 /// Whether this namespace uses the old kernel tables of iptables, which may drop packets of pods.
@@ -107,14 +153,16 @@ pub(super) fn has_legacy_tables() -> bool {
     })
 }
 
-/// Replaces the chains that mark packets, or removes them.
-fn mark(nft: &mut Nft, own: &Own, is_needed: bool) -> Result<()> {
+fn remove_marks(transaction: &mut Transaction<'_>) {
+    let table = masquerade::table();
+    transaction.destroy_chain(&table, MARKING).destroy_chain(&table, CLEANING);
+}
+
+/// Replaces the chains that mark packets.
+fn mark(nft: &mut Nft, own: &Own) -> Result<()> {
     let table = masquerade::table();
     let mut transaction = nft.transaction();
-    transaction.destroy_chain(&table, MARKING).destroy_chain(&table, CLEANING);
-    if !is_needed {
-        return transaction.commit();
-    }
+    remove_marks(&mut transaction);
     transaction.add_chain(&table, MARKING, Some(&BaseChain::filter(Hook::Forward, FIRST)));
     for family in FAMILIES {
         let Some(net) = *own.pod_cidrs.of(family) else { continue };

@@ -249,6 +249,15 @@ fn acceptance_is_restored_from_notifications_and_changes_nothing_else() {
             let changes = before.changes_to(&lab.snapshot());
             assert_eq!(changes, [""; 0], "after {command}");
         }
+        // Chains without packets of pods stay as they are.
+        let bridged = "type filter hook forward priority 0; policy drop;";
+        cluster.nodes[0].run(|| {
+            cluster::sh("nft add table bridge host");
+            cluster::sh(&format!("nft add chain bridge host forward '{{ {bridged} }}'"))
+        });
+        cluster.notice(0);
+        let chain = cluster.nodes[0].run(|| cluster::sh("nft list chain bridge host forward"));
+        assert!(!chain.contains("rscnid"), "{chain}");
         // The rules of a chain that no longer drops are removed.
         cluster.nodes[0].run(|| cluster::sh("iptables -P FORWARD ACCEPT"));
         cluster.notice(0);
