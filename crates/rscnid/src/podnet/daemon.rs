@@ -237,19 +237,20 @@ impl Daemon {
         let mut events = self.links.receive().map_err(other)?;
         events.extend(self.tables.receive().map_err(other)?);
         let Some(core) = &self.core else { return Ok(()) };
-        let mut changes: Vec<Change> = Vec::new();
+        let mut changes = BTreeMap::new();
         let (mut everything, mut acceptance) = (false, false);
         for event in &events {
             match repair(event, core.own(), core.desired(), &mut self.kernel) {
-                Some(Repair::One(change)) if !changes.contains(&change) => changes.push(change),
+                Some(Repair::One(change)) => drop(changes.insert(change.key(), change)),
                 Some(Repair::Acceptance) => acceptance = true,
                 Some(Repair::Everything) => everything = true,
-                _ => {}
+                None => {}
             }
         }
         if everything {
             return self.look_again();
         }
+        let mut changes: Vec<Change> = changes.into_values().collect();
         super::state::order(&mut changes);
         self.correct(&changes);
         if acceptance {
