@@ -1,6 +1,8 @@
 //! How long containerd waits for the network of a pod, with these plugins and the Go plugins, and
 //! what the daemon does while nothing happens.
 
+use std::fmt;
+
 use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
 use xtask::program;
@@ -29,6 +31,20 @@ const IDLE: u32 = 60;
 struct Calls {
     seconds: f64,
     count: f64,
+}
+
+impl Calls {
+    fn mean(self) -> f64 {
+        self.seconds / self.count
+    }
+}
+
+/// kubelet may delete a sandbox more than once. Later calls find nothing and are short, so the
+/// number of calls belongs to the mean.
+impl fmt::Display for Calls {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:.3} ({} calls)", self.mean(), self.count)
+    }
 }
 
 /// Prints all figures.
@@ -65,12 +81,11 @@ fn pods_at_once(node: &Node) -> Result<()> {
     }
     println!("{PODS} pods at once, {ROUNDS} times; mean of containerd's histogram in seconds");
     for (index, name) in HISTOGRAMS.iter().enumerate() {
-        let mean = |calls: [Calls; 2]| calls[index].seconds / calls[index].count;
-        let [ours, go, floor] = [ours, go, floor].map(mean);
+        let [ours, go, floor] = [ours, go, floor].map(|calls| calls[index]);
         println!(
-            "{name}: {ours:.3}, Go {go:.3}, ratio {:.3}; nothing {floor:.3}, ratio {:.3}",
-            ours / go,
-            floor / go
+            "{name}: {ours}, Go {go}, ratio {:.3}; nothing {floor}, ratio {:.3}",
+            ours.mean() / go.mean(),
+            floor.mean() / go.mean()
         );
     }
     Ok(())
