@@ -241,7 +241,7 @@ impl Daemon {
         let (mut everything, mut acceptance) = (false, false);
         for event in &events {
             match repair(event, core.own(), core.desired(), &mut self.kernel) {
-                Some(Repair::One(change)) => drop(changes.insert(change.key(), change)),
+                Some(Repair::One(key, value)) => drop(changes.insert(key, value)),
                 Some(Repair::Acceptance) => acceptance = true,
                 Some(Repair::Everything) => everything = true,
                 None => {}
@@ -250,8 +250,9 @@ impl Daemon {
         if everything {
             return self.look_again();
         }
-        let mut changes: Vec<Change> = changes.into_values().collect();
-        super::state::order(&mut changes);
+        // In the order of keys, as a difference.
+        let set = |(key, value)| Change::Set(key, value);
+        let changes: Vec<Change> = changes.into_iter().map(set).collect();
         self.correct(&changes);
         if acceptance {
             self.accept_forwarded()?;

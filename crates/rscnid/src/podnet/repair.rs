@@ -3,15 +3,15 @@
 use rscni_linux::{Event, Family, Forwarding, Neighbour, Route, nft::Hook};
 
 use super::{
-    Both, Change, FAMILIES, Key, Own, State, Value, acceptance, adoption,
+    Both, FAMILIES, Key, Own, State, Value, acceptance, adoption,
     kernel::{DEVICES, Kernel},
 };
 
 /// The reaction to a notification.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Repair {
-    /// Restores one object.
-    One(Change),
+    /// Sets one object again.
+    One(Key, Value),
     /// Accepts forwarded packets of pods again.
     Acceptance,
     /// Collects the facts about this node again, and compares everything.
@@ -49,17 +49,17 @@ pub(super) fn repair(
             let key = Key::Route(route.dst);
             let value = desired.get(&key).filter(|_| is_main(route))?;
             kernel.forget(&key);
-            Some(Repair::One(Change::Set(key, *value)))
+            Some(Repair::One(key, *value))
         }
         Event::Route(route) => {
             let key = Key::Route(route.dst);
             let value = desired.get(&key).filter(|_| is_main(route))?;
             match kernel.object(own, route) {
                 Some((_, actual)) if actual == *value => None,
-                Some(_) => Some(Repair::One(Change::Set(key, *value))),
+                Some(_) => Some(Repair::One(key, *value)),
                 None => {
                     kernel.forget(&key);
-                    Some(Repair::One(Change::Set(key, *value)))
+                    Some(Repair::One(key, *value))
                 }
             }
         }
@@ -67,20 +67,20 @@ pub(super) fn repair(
             let key = Key::Neighbour(*address);
             let value = desired.get(&key)?;
             let is_as_desired = *permanent && mac.map(Value::Mac) == Some(*value);
-            (!is_as_desired).then_some(Repair::One(Change::Set(key, *value)))
+            (!is_as_desired).then_some(Repair::One(key, *value))
         }
         Event::NeighbourGone(neighbour) if is_device(neighbour.index) => {
             let key = Key::Neighbour(neighbour.address);
-            Some(Repair::One(Change::Set(key, *desired.get(&key)?)))
+            Some(Repair::One(key, *desired.get(&key)?))
         }
         Event::Forwarding(entry) => {
             let (key, actual) = forwarding(entry, &devices)?;
             let value = desired.get(&key).filter(|value| **value != actual)?;
-            Some(Repair::One(Change::Set(key, *value)))
+            Some(Repair::One(key, *value))
         }
         Event::ForwardingGone(entry) => {
             let (key, _) = forwarding(entry, &devices)?;
-            Some(Repair::One(Change::Set(key, *desired.get(&key)?)))
+            Some(Repair::One(key, *desired.get(&key)?))
         }
         Event::Chain(hook) => (*hook == Hook::Forward).then_some(Repair::Acceptance),
         Event::RuleGone(comment) => acceptance::is_ours(comment).then_some(Repair::Acceptance),
