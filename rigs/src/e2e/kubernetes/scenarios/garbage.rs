@@ -20,8 +20,7 @@ pub(super) fn replaced_list(cluster: &Cluster) -> Result<()> {
     let (node, other) = (cluster.node(0), cluster.node(1));
     let pods = pods::start(&[("stays", node), ("leaves", node), ("far", other)])?;
     pods[0].reaches(&pods[2])?;
-    let leaves = || delete(&pods[1]).and_then(|()| forget(node, &pods[1]));
-    with_list(node, &other_list(&[]), leaves)?;
+    delete_with_other_list(node, &pods[1])?;
 
     let before = leaks::list(node)?;
     let names_address = |left: &[String]| left.iter().any(|item| names(item, &pods[1]));
@@ -41,8 +40,7 @@ pub(super) fn replaced_list(cluster: &Cluster) -> Result<()> {
 pub(super) fn set_clock(cluster: &Cluster) -> Result<()> {
     let (node, other) = (cluster.node(0), cluster.node(1));
     let pods = pods::start(&[("stays", node), ("leaves", node), ("far", other)])?;
-    let leaves = || delete(&pods[1]).and_then(|()| forget(node, &pods[1]));
-    with_list(node, &other_list(&[]), leaves)?;
+    delete_with_other_list(node, &pods[1])?;
     ensure!(!traces(node, &pods[1])?.is_empty(), "DEL with another list left nothing");
     let before = traces(node, &pods[0])?;
     for year in [2100, 2001] {
@@ -106,6 +104,11 @@ fn other_list(more: &[Value]) -> Value {
     let ptp = json!({"type": "ptp", "ipam": {"type": "host-local", "subnet": "10.99.0.0/24"}});
     let plugins = [&[ptp], more].concat();
     json!({"cniVersion": "1.0.0", "name": "other", "plugins": plugins})
+}
+
+/// Deletes a pod while another list replaces that of its ADD, so that its DEL leaves something.
+fn delete_with_other_list(node: &Node, pod: &Pod) -> Result<()> {
+    with_list(node, &other_list(&[]), || delete(pod).and_then(|()| forget(node, pod)))
 }
 
 fn delete(pod: &Pod) -> Result<()> {
